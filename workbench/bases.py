@@ -1,0 +1,166 @@
+"""Load a base and its tokenizer at a pinned revision, or build the same architecture fresh from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from workbench import documents, fingerprint
+from workbench.errors import BaseError, Problem
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a base is put into memory."""
+
+    directory: Path
+    init: str = "pretrained"
+    """pretrained or random."""
+    dtype: str = "fp32"
+    """Storage of the weights: fp32 or bf16."""
+    quantization: str = "none"
+    """none, nf4 or fp4."""
+    double_quantization: bool = True
+    attention: str = "auto"
+    device: str = "cpu"
+    seed: int = 0
+    """Of a random initialisation."""
+    trust_remote_code: bool = False
+
+
+def load_tokenizer(loading: Loading) -> Any:
+    """The base's own (fast) tokenizer.
+
+    Raises:
+        BaseError: there is none, or it gives no character offsets.
+    """
+    where = documents.display(loading.directory)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseError(
+            Problem(
+                where,
+                f"its tokenizer cannot be loaded: {_first_line(error)}",
+                "a base needs a tokenizer.json beside its weights",
+            )
+        ) from None
+    if not tokenizer.is_fast:
+        raise BaseError(
+            Problem(
+                where,
+                "its tokenizer has no tokenizer.json, so the loss mask cannot be placed exactly",
+                "convert it once with transformers' AutoTokenizer and save_pretrained",
+            )
+        )
+    return tokenizer
+
+
+def chat_template(tokenizer: Any, chosen: str) -> str | None:
+    """The Jinja template that `data.template` names, or None for plain.
+
+    Raises:
+        BaseError: `base` is asked for and the base has none.
+    """
+    if chosen == "plain":
+        return None
+    if chosen != "base":
+        return Path(chosen).read_text(encoding="utf-8")
+    if not isinstance(tokenizer.chat_template, str):
+        raise BaseError(
+            Problem(
+                "data.template",
+                "the base has no chat template",
+                "use an instruct base, data.template: plain, or a path to a Jinja template",
+            )
+        )
+    return tokenizer.chat_template
+
+
+def template_fingerprint(template: str | None) -> str:
+    """What two runs compare their templates by."""
+    return fingerprint.of_text(template or "plain")
+
+
+def load_model(loading: Loading) -> Any:
+    """The causal language model, in evaluation mode.
+
+    Raises:
+        BaseError: weights are missing or unreadable, or the architecture is not known.
+    """
+    where = documents.display(loading.directory)
+    options: dict[str, Any] = {"trust_remote_code": loading.trust_remote_code}
+    if loading.attention != "auto":
+        options["attn_implementation"] = loading.attention
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model = _random(loading, options) if loading.init == "random" else _pretrained(loading, options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BaseError(Problem(where, f"the base cannot be loaded: {_first_line(error)}")) from None
+    except Exception as error:  # safetensors' own error type derives from Exception alone
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise BaseError(Problem(where, f"its weights are damaged: {_first_line(error)}", "fetch them again")) from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    model.eval()
+    return model
+
+
+def _random(loading: Loading, options: dict[str, Any]) -> Any:
+    config = AutoConfig.from_pretrained(
+        str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
+    )
+    torch.manual_seed(loading.seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[loading.dtype], **options)
+    return model.to(loading.device)
+
+
+def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
+    if loading.quantization != "none":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=loading.quantization,
+            bnb_4bit_use_double_quant=loading.double_quantization,
+            bnb_4bit_compute_dtype=DTYPES[loading.dtype],
+        )
+    model, facts = AutoModelForCausalLM.from_pretrained(
+        str(loading.directory),
+        dtype=DTYPES[loading.dtype],
+        device_map={"": loading.device},
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **options,
+    )
+    if facts["missing_keys"]:
+        missing = ", ".join(sorted(facts["missing_keys"])[:3])
+        raise BaseError(
+            Problem(
+                documents.display(loading.directory),
+                f"{len(facts['missing_keys'])} weights are missing (such as {missing})",
+                "the files and config.json do not belong together",
+            )
+        )
+    return model
+
+
+def context_length(model_config: Any) -> int:
+    """Longest sequence, in tokens, that the base's positions allow."""
+    text = model_config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", 0) or 2048)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

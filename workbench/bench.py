@@ -1,0 +1,82 @@
+"""What every bench process does first and last: logging, quiet libraries, errors in words, an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from workbench.errors import ExitStatus, UserError, WorkbenchError
+
+_LOG = logging.getLogger("workbench")
+
+
+def log_to(path: Path) -> None:
+    """Send what is said to a log file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
+    _LOG.addHandler(handler)
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' progress bars and advice off the terminal; warnings go to the log."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.captureWarnings(True)
+    py_warnings = logging.getLogger("py.warnings")
+    py_warnings.handlers = _LOG.handlers or [logging.NullHandler()]
+    py_warnings.propagate = False
+    warnings.simplefilter("default")
+    for name in ("transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def ended(act: Callable[[], None]) -> int:
+    """Run a bench process's work and return its exit status; errors are shown, a defect with its traceback."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        act()
+    except UserError as error:
+        report(console, error)
+        return int(error.exit_status)
+    except WorkbenchError as error:
+        console.print(str(error), markup=False, style="red")
+        _LOG.error(str(error))
+        return int(error.exit_status)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues it", style="yellow")
+        _LOG.info("stopped by Ctrl-C")
+        return int(ExitStatus.INTERRUPTED)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        console.print(f"{error.filename or 'a file'}: {error.strerror or error}", markup=False, style="red")
+        _LOG.error("%s", error)
+        return int(ExitStatus.USER)
+    except Exception:  # noqa: BLE001 - the last place where a defect of ours can be told
+        traceback.print_exc(file=sys.stderr)
+        _LOG.exception("a defect of the workbench")
+        console.print("this is a defect of the workbench; please report it with the lines above", style="red")
+        return int(ExitStatus.INTERNAL)
+    return int(ExitStatus.DONE)
+
+
+def report(console: Console, error: UserError) -> None:
+    """Show every problem: where, what was found, what to do."""
+    for problem in error.problems:
+        console.print(f"[red]error[/red] [bold]{_plain(problem.where)}[/bold]: {_plain(problem.found)}")
+        if problem.do:
+            console.print(f"      {_plain(problem.do)}", style="dim")
+        _LOG.error("%s", problem)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,114 @@
+"""The rows of bases.yaml and licences.yaml."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter
+
+from workbench.catalog.cards import Row
+
+_HERE = Path(__file__).parent
+
+
+class Experts(Row):
+    """The experts of a mixture-of-experts base."""
+
+    total: int
+    active: int
+    shared: int
+    intermediate_size: int
+    first_dense_layers: int = 0
+
+
+class LatentAttention(Row):
+    """The widths of multi-head latent attention (DeepSeek-V2 and later)."""
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+
+class Shape(Row):
+    """Widths and counts of the architecture, as in its config.json."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int | None
+    intermediate_size: int | None
+    vocab_size: int
+    tied_embeddings: bool
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    experts: Experts | None = None
+    mla: LatentAttention | None = None
+    linear_attention_layers: int = 0
+
+
+class BaseRow(Row):
+    """One open-weight model: where it is, what it is, what its licence asks."""
+
+    name: str
+    family: str
+    hub: str
+    revision: str | None
+    architecture: str
+    tuning: Literal["base", "instruct", "reasoning"]
+    parameters: int
+    active_parameters: int
+    context: int
+    shape: Shape
+    licence: str
+    also_licence: list[str] = Field(default_factory=list)
+    source: str
+    as_of: str
+
+    def licences(self) -> list[LicenceRow]:
+        """Its own licence, then those it inherits."""
+        return [licences()[name] for name in (self.licence, *self.also_licence)]
+
+
+class LicenceRow(Row):
+    """What a licence allows and asks."""
+
+    id: str
+    name: str
+    spdx: str | None
+    commercial_use: bool | Literal["limited"]
+    restrictions: list[str]
+    url: str | None
+    as_of: str
+
+
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+    """Safe YAML in which a date stays the text it is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def rows(file: str) -> Any:
+    """The rows of one of the catalog's files."""
+    return yaml.load((_HERE / file).read_text(encoding="utf-8"), Loader=_Loader)
+
+
+@cache
+def bases() -> dict[str, BaseRow]:
+    """All bases by name."""
+    return {row.name: row for row in TypeAdapter(list[BaseRow]).validate_python(rows("bases.yaml"))}
+
+
+@cache
+def licences() -> dict[str, LicenceRow]:
+    """All licences by id."""
+    return {row.id: row for row in TypeAdapter(list[LicenceRow]).validate_python(rows("licences.yaml"))}

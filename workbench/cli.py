@@ -1,0 +1,150 @@
+"""The verbs. Each imports what it needs when it is called: `--help` answers at once, and nothing here imports torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="workbench",
+    help="A fine-tuning workbench: a recipe in, a proven adapter and the evidence for it out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set method.rank=8")
+]
+Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name (or its beginning), or its directory.")]
+_RUNS = Path("runs")
+
+
+@app.command()
+def train(recipe: RecipePath, set_: Overrides = None, runs: Root = _RUNS) -> None:
+    """Train a recipe, prove the result and score it; the same command goes on where a stopped run left off."""
+    from workbench.verbs import train as verb
+
+    verb.train(recipe, set_ or [], runs)
+
+
+@app.command()
+def check(recipe: RecipePath, set_: Overrides = None) -> None:
+    """Say everything that is wrong with a recipe, without starting anything."""
+    from workbench.verbs import desk
+
+    desk.check(recipe, set_ or [])
+
+
+@app.command()
+def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, or recipe.")]) -> None:
+    """Say what a field of a recipe means, its default and what it may be."""
+    from workbench.verbs import explain as verb
+
+    verb.explain(field)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from workbench.verbs import explain as verb
+
+    verb.schema()
+
+
+@app.command()
+def bases(
+    words: Annotated[list[str] | None, typer.Argument(help="Show only rows that hold all these words.")] = None,
+    most: Annotated[float | None, typer.Option("--most", help="At most so many billion parameters.")] = None,
+) -> None:
+    """List the bases of the catalog: size, context, licence and what it restricts."""
+    from workbench.verbs import desk
+
+    desk.bases(words or [], most)
+
+
+@app.command(name="runs")
+def runs_(
+    action: Annotated[str | None, typer.Argument(help="rm RUN..., or prune (removes what was never finished).")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Runs to remove.")] = None,
+    runs: Root = _RUNS,
+) -> None:
+    """List the runs; remove some (`runs rm RUN`), or all that never finished (`runs prune`)."""
+    from workbench.verbs import ledger
+
+    ledger.runs(action, names or [], runs)
+
+
+@app.command()
+def show(run: RunName, runs: Root = _RUNS) -> None:
+    """Show one run: what it is made of, what it got, what it cost."""
+    from workbench.verbs import ledger
+
+    ledger.show(run, runs)
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="The first is what the others are held against.")
+    ],
+    suite: Annotated[str | None, typer.Option(help="Which suite; by default one that all were scored on.")] = None,
+    runs: Root = _RUNS,
+) -> None:
+    """Put finished runs side by side, with a paired 95 % interval of each difference."""
+    from workbench.verbs import compare as verb
+
+    verb.compare(names, suite, runs)
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunName, suite: Annotated[str, typer.Option(help="A suite's name or file.")], runs: Root = _RUNS
+) -> None:
+    """Score a finished run on another suite."""
+    from workbench.verbs import train as verb
+
+    verb.evaluate(run, suite, runs)
+
+
+@app.command()
+def generate(
+    run: RunName,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, each line of standard input.")] = None,
+    tokens: Annotated[int, typer.Option(help="Longest answer, tokens.")] = 128,
+    runs: Root = _RUNS,
+) -> None:
+    """Answer a prompt with the run's result and with its base, side by side."""
+    from workbench.verbs import train as verb
+
+    verb.generate(run, prompt, tokens, runs)
+
+
+data_app = typer.Typer(help="Look at the rows of a recipe.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(name="show")
+def data_show(
+    recipe: RecipePath,
+    rows: Annotated[int, typer.Option(help="How many rows.")] = 3,
+    set_: Overrides = None,
+) -> None:
+    """Show rows as the model sees them, counted and not counted tokens apart, and the length histogram."""
+    from workbench.verbs import train as verb
+
+    verb.data_show(recipe, rows, set_ or [])
+
+
+def main() -> None:
+    """Entry point of the `workbench` command."""
+    from workbench.bench import ended
+
+    status = ended(lambda: app())
+    sys.exit(status)

@@ -1,0 +1,101 @@
+"""Every error a user can meet, and the exit statuses.
+
+::
+
+    WorkbenchError            exit 1   something of ours went wrong
+    +-- UserError             exit 2   the user can mend it; one or more Problems
+    |   +-- RecipeError                recipe, study or suite file, or a --set
+    |   +-- DataError                  rows, files, cards
+    |   +-- BaseError                  a base that cannot be loaded or is not what it was
+    |   +-- MethodError                targets, adapters, proofs
+    |   +-- TrainingError              a loss that is not finite, a step that failed
+    |   +-- RunError                   run directories: missing, locked, unwritable
+    |   `-- EvaluationError            suites and items
+    `-- ComparisonRefusedError     exit 3   the runs cannot be compared (or no verdict where one was demanded)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What the process says when it ends."""
+
+    DONE = 0
+    """Done, or it was already finished."""
+    INTERNAL = 1
+    """A defect of ours: a traceback is shown, please report it."""
+    USER = 2
+    """Something to mend in the recipe, the data, the machine or the command line."""
+    REFUSED = 3
+    """A comparison was refused, or was inconclusive where a verdict was demanded."""
+    PREEMPTED = 75
+    """Stopped from outside and resumable: the same command continues."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C: the same command continues."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it stands, what was found there, what to do about it."""
+
+    where: str
+    found: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        advice = f"\n    {self.do}" if self.do else ""
+        return f"{self.where}: {self.found}{advice}"
+
+
+class WorkbenchError(Exception):
+    """The root: everything that is raised on purpose."""
+
+    exit_status = ExitStatus.INTERNAL
+
+
+class UserError(WorkbenchError):
+    """One or more problems that the user can mend, all listed at once."""
+
+    exit_status = ExitStatus.USER
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RecipeError(UserError):
+    """A recipe, study or suite file (or a --set) that cannot be accepted."""
+
+
+class DataError(UserError):
+    """Rows, data files or dataset cards."""
+
+
+class BaseError(UserError):
+    """A base that cannot be loaded, or that is not what it was."""
+
+
+class MethodError(UserError):
+    """Targets that match nothing, adapters that do not fit, proofs that fail."""
+
+
+class TrainingError(UserError):
+    """A step that cannot be taken: a loss that is not finite, memory that is not there."""
+
+
+class RunError(UserError):
+    """A run directory that is missing, locked, damaged or unwritable."""
+
+
+class EvaluationError(UserError):
+    """A suite or its items."""
+
+
+class ComparisonRefusedError(WorkbenchError):
+    """The runs cannot be compared; says why."""
+
+    exit_status = ExitStatus.REFUSED

@@ -1,0 +1,1 @@
+"""Scoring: frozen items in, one row an item out."""

@@ -1,0 +1,102 @@
+"""A model on a suite: rows of every task, metrics with intervals, and what they were scored under."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench import fingerprint
+from workbench.bases import template_fingerprint
+from workbench.catalog.suites import Choice, Generate, Heldout, LmEval
+from workbench.compare import statistics
+from workbench.data.formats import UnusableError
+from workbench.errors import EvaluationError, Problem
+from workbench.evaluation import harness, scoring
+from workbench.evaluation.items import METRIC_VERSION, TaskItems, suite_fingerprint
+from workbench.evaluation.scoring import Row, Scorer
+from workbench.recipe.resolved import ResolvedSuite
+
+HIGHER_IS_BETTER = {
+    "bits_per_byte": False,
+    "answer_bits_per_byte": False,
+    "perplexity": False,
+    "word_perplexity": False,
+    "byte_perplexity": False,
+}
+"""Metrics where less is better; for all others more is."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model got on one suite."""
+
+    rows: list[Row]
+    """All tasks' rows, each with its `task`."""
+    results: dict[str, Any]
+
+
+def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, Scorer], conditions: Any) -> Evaluation:
+    """Score every task.
+
+    Args:
+        scorers: the model by task id (tasks may ask under different templates).
+        conditions: what else the scores depend on (dtype, device, versions), written into the results.
+
+    Raises:
+        EvaluationError: an item cannot be asked exactly, a task is not to be had, or every item of one failed.
+    """
+    rows: list[Row] = []
+    tasks: dict[str, Any] = {}
+    extra: dict[str, str] = {}
+    began = time.monotonic()
+    for one in loaded:
+        scorer = scorers[one.task.id]
+        try:
+            made, digest = _score(one, suite, scorer)
+        except UnusableError as error:
+            raise EvaluationError(Problem(f"suite {suite.name} task {one.task.id}", f"an item {error}")) from None
+        extra[one.task.id] = digest
+        rows += [{"task": one.task.id, **row} for row in made]
+        tasks[one.task.id] = _summary(one, made)
+    items = suite_fingerprint(suite, loaded)
+    templates = {name: template_fingerprint(scorer.renderer.template) for name, scorer in scorers.items()}
+    results = {
+        "suite": suite.name,
+        "fingerprint": fingerprint.of_value([items, extra]) if any(extra.values()) else items,
+        "items_fingerprint": items,
+        "metric_version": METRIC_VERSION,
+        "templates": templates,
+        "conditions": conditions,
+        "tasks": tasks,
+        "evaluation_seconds": round(time.monotonic() - began, 3),
+    }
+    return Evaluation(rows, results)
+
+
+def _score(one: TaskItems, suite: ResolvedSuite, scorer: Scorer) -> tuple[list[Row], str]:
+    match one.task:
+        case Heldout():
+            return scoring.heldout(one.task, one.items, scorer), ""
+        case Choice():
+            return scoring.choice(one.task, one.items, scorer), ""
+        case Generate():
+            return scoring.generate(one.task, one.items, scorer), ""
+        case LmEval():
+            return harness.run(one.task, Path(suite.folder), scorer)
+    raise AssertionError(one.task)
+
+
+def _summary(one: TaskItems, rows: list[Row]) -> dict[str, Any]:
+    estimate = statistics.mean(
+        [row["value"] for row in rows], [row["weight"] for row in rows], [row["cluster"] for row in rows]
+    )
+    metric = one.task.primary
+    return {
+        "metric": metric,
+        "higher_is_better": HIGHER_IS_BETTER.get(metric, True),
+        **estimate.as_words(),
+        "states": dict(sorted(Counter(row["state"] for row in rows).items())),
+    }

@@ -1,0 +1,64 @@
+"""Log-probabilities of continuations, in batches whose size does not move them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.progress import Progress
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Context ids (at least one) and continuation ids."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one continuation after its context."""
+
+    total: float
+    """Sum of natural-log probabilities."""
+    greedy: bool
+    """Whether every token was the likeliest one."""
+
+
+@torch.no_grad()
+def continuation_logprobs(
+    model: Any, pairs: Sequence[Pair], batch_size: int, pad_id: int, progress: Progress, what: str
+) -> list[Score]:
+    """Score every continuation after its context.
+
+    Rows are padded on the right and sorted by length; logits are taken in fp32 and only where a continuation stands.
+    """
+    model.eval()
+    order = sorted(range(len(pairs)), key=lambda at: -(len(pairs[at][0]) + len(pairs[at][1])))
+    scores: list[Score | None] = [None] * len(pairs)
+    bar = progress.bar(what, len(pairs))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        for at, score in zip(chosen, _batch(model, [pairs[at] for at in chosen], pad_id), strict=True):
+            scores[at] = score
+        bar.advance(by=len(chosen))
+    bar.close()
+    return [score for score in scores if score is not None]
+
+
+def _batch(model: Any, pairs: Sequence[Pair], pad_id: int) -> list[Score]:
+    width = max(len(context) + len(continuation) for context, continuation in pairs)
+    ids = torch.full((len(pairs), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(pairs), width), dtype=torch.long)
+    for at, (context, continuation) in enumerate(pairs):
+        length = len(context) + len(continuation)
+        ids[at, :length] = torch.tensor([*context, *continuation])
+        mask[at, :length] = 1
+    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+    scores = []
+    for at, (context, continuation) in enumerate(pairs):
+        first = len(context) - 1
+        rows = torch.log_softmax(logits[at, first : first + len(continuation)].float(), dim=-1)
+        wanted = torch.tensor(list(continuation), device=rows.device)
+        picked = rows.gather(1, wanted[:, None])[:, 0]
+        scores.append(Score(float(picked.double().sum()), bool((rows.argmax(dim=-1) == wanted).all())))
+    return scores

@@ -1,0 +1,235 @@
+"""Our own tasks: items -> one row an item. Nothing here knows runs or files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.catalog.suites import Choice, Generate, Heldout
+from workbench.data.rendering import Renderer
+from workbench.errors import EvaluationError, Problem
+from workbench.evaluation.items import Item
+from workbench.evaluation.likelihood import Pair, continuation_logprobs
+from workbench.progress import Progress
+
+Row = dict[str, Any]
+"""id, cluster, value, weight, state, and what the task adds. The metric is sum(value * weight) / sum(weight)."""
+
+_BITS = math.log(2.0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model with what it takes to ask it."""
+
+    model: Any
+    renderer: Renderer
+    max_length: int
+    """Context of the base in tokens."""
+    pad_id: int
+    batch_size: int
+    progress: Progress
+
+
+def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
+    """Bits per byte: every token of a text scored once, in disjoint windows after the start token.
+
+    Raises:
+        EvaluationError: the tokenizer does not give a text back, so its bits would be those of another text.
+    """
+    start, _ = scorer.renderer.document_marks()
+    pairs: list[Pair] = []
+    owners: list[int] = []
+    for at, item in enumerate(items):
+        ids = scorer.renderer.text_ids(item.text)
+        _refuse_lossy(scorer.renderer.tokenizer, ids, item, task)
+        width = scorer.max_length - len(start)
+        for first in range(0, len(ids), width):
+            pairs.append((start, ids[first : first + width]))
+            owners.append(at)
+    bits = [0.0] * len(items)
+    for at, score in zip(owners, _logprobs(scorer, pairs, task.id), strict=True):
+        bits[at] -= score / _BITS
+    rows = []
+    for item, total in zip(items, bits, strict=True):
+        size = len(item.text.encode())
+        rows.append(_row(item, total / size, "ok", weight=float(size), bits=total, text=item.text))
+    return rows
+
+
+def _refuse_lossy(tokenizer: Any, ids: list[int], item: Item, task: Heldout) -> None:
+    back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    if back != item.text and back.lstrip(" ") != item.text.lstrip(" "):
+        raise EvaluationError(
+            Problem(
+                f"task {task.id} item {item.id}",
+                "the tokenizer does not give this text back unchanged, so its "
+                "bits per byte would be those of another text",
+                "take a byte-level tokenizer, or leave such texts out",
+            )
+        )
+
+
+def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
+    """The likeliest of the given options, after the prompt."""
+    pairs: list[Pair] = []
+    for item in items:
+        messages = scorer.renderer.with_shots(item.shots, item.messages)
+        prompt = scorer.renderer.prompt(messages)
+        for option in item.options:
+            ids = scorer.renderer.answer_ids(messages, option, prompt)
+            if len(prompt) + len(ids) > scorer.max_length:
+                raise EvaluationError(
+                    Problem(
+                        f"task {task.id} item {item.id}",
+                        f"is {len(prompt) + len(ids)} tokens long, the base takes {scorer.max_length}",
+                        "choose shorter items, or a base with a longer context",
+                    )
+                )
+            pairs.append((prompt, ids))
+    scores = iter(_logprobs(scorer, pairs, task.id))
+    rows = []
+    for item in items:
+        found = [next(scores) for _ in item.options]
+        sizes = [max(len(option.encode()), 1) for option in item.options]
+        right = item.options.index(item.expected)
+        best = max(range(len(found)), key=lambda at: found[at])
+        best_per_byte = max(range(len(found)), key=lambda at: found[at] / sizes[at])
+        metrics = {
+            "accuracy": float(best == right),
+            "accuracy_per_byte": float(best_per_byte == right),
+            "answer_bits_per_byte": -found[right] / sizes[right] / _BITS,
+        }
+        rows.append(
+            _row(
+                item,
+                metrics[task.primary],
+                "ok",
+                expected=item.expected,
+                answer=item.options[best],
+                margin=found[right] - max([v for a, v in enumerate(found) if a != right], default=found[right]),
+                **metrics,
+            )
+        )
+    return rows
+
+
+def generate(task: Generate, items: Sequence[Item], scorer: Scorer) -> list[Row]:
+    """Greedy answers, extracted and compared exactly."""
+    renderer = scorer.renderer
+    prompts = [renderer.prompt(renderer.with_shots(item.shots, item.messages)) for item in items]
+    room = scorer.max_length - task.max_new_tokens
+    fits = [at for at, prompt in enumerate(prompts) if len(prompt) <= room]
+    answers: dict[int, tuple[str, bool]] = {}
+    order = sorted(fits, key=lambda at: (-len(prompts[at]), at))
+    bar = scorer.progress.bar(task.id, len(order))
+    for start in range(0, len(order), scorer.batch_size):
+        chosen = order[start : start + scorer.batch_size]
+        made = greedy(scorer, [prompts[at] for at in chosen], task.max_new_tokens, task.stop)
+        answers |= dict(zip(chosen, made, strict=True))
+        bar.advance(by=len(chosen))
+    bar.close()
+    return [_generated(task, item, answers.get(at)) for at, item in enumerate(items)]
+
+
+def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row:
+    expected = extract(task.extract, item.expected)
+    if expected is None:
+        raise EvaluationError(
+            Problem(
+                f"task {task.id} item {item.id}",
+                f"extract finds nothing in the expected answer {item.expected!r}",
+                "mend the regex: it is applied to the expected answer as well",
+            )
+        )
+    if made is None:
+        return _row(item, 0.0, "error", expected=expected, answer=None, output="", reason="the prompt is too long")
+    output, ended = made
+    answer = extract(task.extract, output)
+    if task.refusal is not None and re.search(task.refusal, output):
+        state = "refused"
+    elif not ended:
+        state = "truncated"
+    else:
+        state = "ok" if answer is not None else "unparseable"
+    right = float(answer is not None and answer == expected)
+    return _row(item, right, state, expected=expected, answer=answer, output=output)
+
+
+def extract(rule: str | None, text: str) -> str | None:
+    """The answer in a text: the last match's first group, a JSON key, or the whole text; None where it is not there."""
+    if rule is None:
+        return text.strip()
+    if rule.startswith("json:"):
+        try:
+            value = json.loads(text[text.index("{") : text.rindex("}") + 1])[rule.removeprefix("json:")]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return str(value).strip()
+    matches = list(re.finditer(rule, text))
+    if not matches:
+        return None
+    last = matches[-1]
+    return (last.group(1) if last.re.groups else last.group()).strip()
+
+
+@torch.no_grad()
+def greedy(
+    scorer: Scorer, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()
+) -> list[tuple[str, bool]]:
+    """Greedy continuations as text, and whether each ended by itself. Rows are padded on the left."""
+    model, tokenizer = scorer.model, scorer.renderer.tokenizer
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), scorer.pad_id, dtype=torch.long)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for at, prompt in enumerate(prompts):
+        ids[at, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[at, width - len(prompt) :] = 1
+    ends = sorted(scorer.renderer.end_ids)
+    more = {"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}
+    model.eval()
+    made = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        repetition_penalty=1.0,
+        eos_token_id=ends or None,
+        pad_token_id=scorer.pad_id,
+        use_cache=True,
+        **more,
+    )[:, width:].tolist()
+    return [_text(tokenizer, row, frozenset(ends), stop, max_new_tokens) for row in made]
+
+
+def _text(
+    tokenizer: Any, row: list[int], ends: frozenset[int], stop: Sequence[str], max_new_tokens: int
+) -> tuple[str, bool]:
+    ended = next((at for at, token in enumerate(row) if token in ends), None)
+    text: str = tokenizer.decode(row[:ended], skip_special_tokens=True)
+    cuts = [text.index(word) for word in stop if word in text]
+    if cuts:
+        return text[: min(cuts)], True
+    return text, ended is not None or len(row) < max_new_tokens
+
+
+def _logprobs(scorer: Scorer, pairs: list[Pair], what: str) -> list[float]:
+    found = continuation_logprobs(scorer.model, pairs, scorer.batch_size, scorer.pad_id, scorer.progress, what)
+    return [score.total for score in found]
+
+
+def _row(item: Item, value: float, state: str, weight: float = 1.0, **more: Any) -> Row:
+    row = {"id": item.id, "cluster": item.cluster, "value": value, "weight": weight, "state": state, **more}
+    if not math.isfinite(value):
+        row |= {"value": 0.0, "state": "error", "reason": "the score is not finite"}
+    return row

@@ -1,0 +1,130 @@
+"""Files are written whole or not at all: to a temporary name beside the target, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import Problem, RunError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader (or a crash) sees the old file or the new one, never a half.
+
+    Raises:
+        RunError: the folder cannot be written to, or the disk is full; the target keeps what it held.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(unwritable(path, error)) from error
+
+
+def unwritable(path: Path, error: OSError) -> Problem:
+    """The problem of a path that could not be written, in words."""
+    reason = error.strerror or str(error)
+    return Problem(str(path), f"cannot be written: {reason}", "free some space or choose another place with --runs")
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` of indented JSON. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_bytes` of one JSON object a line."""
+    write_text(path, "".join(json_line(row) for row in rows))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of a JSONL file, its newline included."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON line in a single write, so that a crash leaves at most one torn last line."""
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json_line(row))
+            stream.flush()
+    except OSError as error:
+        raise RunError(unwritable(path, error)) from error
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file written by `write_json`.
+
+    Raises:
+        RunError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(Problem(str(path), f"cannot be read: {error.strerror}")) from error
+    except ValueError as error:
+        raise RunError(Problem(str(path), f"is damaged: {error}", "remove the run and train it again")) from error
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file; a torn last line (a crash while appending) is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """A fresh directory to fill, renamed to `path` at the end; on any error `path` does not come to be.
+
+    Raises:
+        RunError: the place cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(unwritable(temporary, error)) from error
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except OSError as error:
+        raise RunError(unwritable(path, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Ask the system to put a file's bytes on the disk before anything depends on them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Starting the worker: always the same process on the same run directory."""

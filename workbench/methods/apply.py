@@ -1,0 +1,112 @@
+"""Recipe section -> adapter on a base (or every weight trainable)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+
+from workbench.errors import MethodError, Problem
+from workbench.methods.targets import TargetPlan, plan_targets, prove_adapted
+from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Section, Vera
+
+
+def apply(model: Any, method: Section, seed: int, start: Path | None = None) -> Any:
+    """Put the method onto a freshly loaded base and return what is trained.
+
+    Args:
+        start: directory of an adapter to go on from (`method.init_from`).
+
+    Raises:
+        MethodError: targets that match nothing or do not fit.
+    """
+    if isinstance(method, Full):
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        return model
+    plan = plan_targets(model, method)
+    torch.manual_seed(seed)
+    if isinstance(method, Qlora):
+        model = _prepare_quantized(model)
+    if start is not None:
+        trained = peft.PeftModel.from_pretrained(model, str(start), is_trainable=True)
+        _same_shape(trained, method)
+    else:
+        config = _config(method, model, plan, seed)
+        try:
+            trained = peft.get_peft_model(model, config)
+        except ValueError as error:
+            raise MethodError(Problem("method", f"PEFT refuses it: {str(error).splitlines()[0]}")) from None
+    prove_adapted(trained, plan)
+    return trained
+
+
+def _prepare_quantized(model: Any) -> Any:
+    """Freeze a 4-bit base. PEFT's own preparation also turns every remaining weight into fp32, which a fresh load would
+    not do; the adapter's own fp32 is enough."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def _config(method: Section, model: nn.Module, plan: TargetPlan, seed: int) -> peft.PeftConfig:
+    common: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": list(plan.modules)}
+    if isinstance(method, Lora | Qlora):
+        assert method.alpha is not None, "resolve writes it out"
+        return peft.LoraConfig(
+            r=method.rank,
+            lora_alpha=method.alpha if method.alpha % 1 else int(method.alpha),
+            lora_dropout=method.dropout,
+            use_rslora=method.variant == "rslora",
+            use_dora=method.variant == "dora",
+            init_lora_weights="pissa" if method.variant == "pissa" else True,
+            target_parameters=list(plan.parameters) or None,
+            **common,
+        )
+    if isinstance(method, Ia3):
+        feedforward = [name for name in plan.modules if name.rpartition(".")[2] in set(method.feedforward_targets)]
+        return peft.IA3Config(feedforward_modules=feedforward, **common)
+    if isinstance(method, Vera):
+        return peft.VeraConfig(
+            r=method.rank, vera_dropout=method.dropout, projection_prng_key=seed, save_projection=True, **common
+        )
+    assert isinstance(method, Oft)
+    _block_divides(model, plan, method.block_size)
+    return peft.OFTConfig(oft_block_size=method.block_size, r=0, **common)
+
+
+def _block_divides(model: nn.Module, plan: TargetPlan, block_size: int) -> None:
+    """PEFT silently takes another block size where it does not divide the width; we refuse."""
+    modules = dict(model.named_modules())
+    unfit = [(name, modules[name].in_features) for name in plan.modules if modules[name].in_features % block_size]
+    if unfit:
+        name, width = unfit[0]
+        raise MethodError(
+            Problem(
+                "method.block_size",
+                f"{block_size} does not divide the input width {width} of {name}",
+                "choose a divisor of every target's width, or fewer targets",
+            )
+        )
+
+
+def _same_shape(trained: Any, method: Section) -> None:
+    config = trained.peft_config["default"]
+    if isinstance(method, Lora | Qlora) and config.r != method.rank:
+        raise MethodError(
+            Problem(
+                "method.init_from",
+                f"its adapter has rank {config.r}, the recipe says {method.rank}",
+                f"set method.rank: {config.r}",
+            )
+        )
+
+
+def as_fp32(model: Any) -> None:
+    """Trained weights back to fp32 (TRL casts the adapters of 4-bit bases to bf16, and a fresh load then differs)."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,58 @@
+"""What a run leaves: an adapter in plain PEFT format, or a plain transformers model. Saved whole, loaded afresh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import peft
+
+from workbench import bases, files
+from workbench.bases import Loading
+
+
+def save(model: Any, tokenizer: Any, target: Path, pissa_start: Path | None = None) -> None:
+    """Write the trained adapter (or model) and the tokenizer, whole or not at all.
+
+    Args:
+        pissa_start: the adapter as PiSSA initialised it; with it the result is converted to an ordinary LoRA of twice
+            the rank on the untouched base.
+    """
+    with files.whole_directory(target) as fresh:
+        if isinstance(model, peft.PeftModel):
+            options = {"path_initial_model_for_weight_conversion": str(pissa_start)} if pissa_start else {}
+            model.save_pretrained(str(fresh), safe_serialization=True, **options)
+            (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        else:
+            model.save_pretrained(str(fresh), safe_serialization=True)
+        tokenizer.save_pretrained(str(fresh))
+
+
+def save_pissa_start(model: Any, target: Path) -> None:
+    """Keep the adapter as PiSSA initialised it; `save` needs it."""
+    config = model.peft_config["default"]
+    kept, config.init_lora_weights = config.init_lora_weights, True
+    with files.whole_directory(target) as fresh:
+        model.save_pretrained(str(fresh))
+    config.init_lora_weights = kept
+
+
+def is_adapter(result: Path) -> bool:
+    """Whether a result directory holds an adapter (else a whole model)."""
+    return (result / "adapter_config.json").exists()
+
+
+def load(base: Loading, result: Path | None) -> Any:
+    """The model that a finished run stands for: the base with the saved adapter on it, or the saved model.
+
+    Args:
+        result: the run's adapter directory; None for the base as it is.
+    """
+    if result is None:
+        return bases.load_model(base)
+    if not is_adapter(result):
+        return bases.load_model(replace(base, directory=result, init="pretrained"))
+    model = peft.PeftModel.from_pretrained(bases.load_model(base), str(result))
+    model.eval()
+    return model

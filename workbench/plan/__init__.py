@@ -1,0 +1,1 @@
+"""Pure functions of numbers: what a run costs. No files, no torch."""

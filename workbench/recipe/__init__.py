@@ -1,0 +1,1 @@
+"""What a person writes: the schema of a recipe, its loading, its rules and its resolution."""

@@ -1,0 +1,157 @@
+"""A recipe file -> Recipe: the file over the one it extends, `--set` over both, every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench import documents, resources
+from workbench.documents import Document, Trail
+from workbench.errors import Problem, RecipeError
+from workbench.recipe.schema import Recipe
+
+NAMED = ("base", "method", "objective", "data", "target")
+"""Sections that may be written as one word, short for `{name: word}`."""
+
+_BOUND_TO_NAME: dict[str, frozenset[str] | None] = {
+    "base": frozenset({"revision", "trust_remote_code"}),
+    "method": None,
+    "objective": None,
+}
+"""Fields that belong to the named thing and fall away when a later layer names another one (None: all fields)."""
+
+_PATHS: tuple[tuple[str, str], ...] = (
+    ("base", "name"),
+    ("data", "name"),
+    ("data", "template"),
+    ("evaluation", "suite"),
+    ("method", "init_from"),
+)
+"""Fields that may hold a path; it is relative to the file that states it."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe, and the document it came from (for messages of later checks)."""
+
+    recipe: Recipe
+    document: Document
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a recipe with what it extends and the `--set` overrides.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    path = find(path)
+    layer = _layer(documents.read(path), path.parent)
+    layers = [layer]
+    if "extends" in layer.value:
+        layers.insert(0, _parent(layer, path))
+    layers += [_override(text) for text in overrides]
+    merged = _merge(layers)
+    merged.value.setdefault("name", path.stem)
+    return Loaded(documents.check(Recipe, merged), merged)
+
+
+def find(path: Path, folder: str = "recipes") -> Path:
+    """The file itself, else the shipped one of that name (`quickstart`, `recipes/quickstart.yaml`)."""
+    if path.exists():
+        return path
+    bare = Path(*path.parts[1:]) if path.parts[:1] == (folder,) else path
+    shipped = resources.shipped(folder) / bare.with_suffix(".yaml")
+    return shipped if not path.is_absolute() and shipped.exists() else path
+
+
+def _layer(document: Document, folder: Path) -> Document:
+    """One document with short forms written out and paths made absolute."""
+    if not isinstance(document.value, Mapping):
+        raise RecipeError(Problem(document.name, f"found {documents.shown(document.value)}", "sections are needed"))
+    value = dict(document.value)
+    places = dict(document.places)
+    for section in NAMED:
+        if isinstance(value.get(section), str):
+            value[section] = {"name": value[section]}
+            places[(section, "name")] = places.get((section,), document.name)
+    for section, key in _PATHS:
+        inner = value.get(section)
+        if isinstance(inner, Mapping) and isinstance(inner.get(key), str):
+            value[section] = {**inner, key: absolute(inner[key], folder)}
+    return Document(document.name, value, places)
+
+
+def absolute(text: str, folder: Path) -> str:
+    """A path made absolute; any other text (a catalog name, a hub repository) as it is."""
+    explicit = text.startswith(("./", "../", "/", "~"))
+    candidate = Path(text).expanduser()
+    candidate = candidate if candidate.is_absolute() else folder / candidate
+    if explicit or ("/" in text and candidate.exists()):
+        return str(candidate.absolute().resolve())
+    return text
+
+
+def _parent(layer: Document, path: Path) -> Document:
+    where = layer.where(("extends",))
+    name = layer.value.pop("extends")
+    if not isinstance(name, str):
+        raise RecipeError(Problem(where, f"found {documents.shown(name)}", "name the recipe file to start from"))
+    parent_path = path.parent / name
+    if not parent_path.exists():
+        raise RecipeError(Problem(where, f"there is no {documents.display(parent_path)}", "paths start at this file"))
+    parent = _layer(documents.read(parent_path), parent_path.parent)
+    if "extends" in parent.value:
+        raise RecipeError(
+            Problem(
+                parent.where(("extends",)),
+                "the file that is extended extends another one itself",
+                "one level only: write what differs from the first",
+            )
+        )
+    parent.value.pop("name", None)
+    return parent
+
+
+def _override(text: str) -> Document:
+    """`section.key=value` as a document of its own."""
+    key, equals, raw = text.partition("=")
+    trail: tuple[str, ...] = tuple(key.split("."))
+    place = f"--set {key}"
+    if not equals or not all(trail):
+        raise RecipeError(Problem(f"--set {text}", "is not `section.key=value`", "for example --set method.rank=8"))
+    parsed: Any = documents.parse(raw, place).value if raw.strip() else None
+    value: Any = parsed
+    for part in reversed(trail):
+        value = {part: value}
+    places: dict[Trail, str] = {trail[:length]: place for length in range(len(trail) + 1)}
+    return _layer(Document("--set", value, places), Path.cwd())
+
+
+def _merge(layers: Iterable[Document]) -> Document:
+    merged: dict[str, Any] = {}
+    places: dict[Trail, str] = {}
+    name = ""
+    for layer in layers:
+        for section, value in layer.value.items():
+            old = merged.get(section)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                merged[section] = {**_kept(section, old, value), **value}
+            else:
+                merged[section] = value
+        places |= layer.places
+        name = layer.name if layer.name != "--set" else name
+    return Document(name, merged, places)
+
+
+def _kept(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = "name" in new and new["name"] != old.get("name", _default_name(section))
+    if not renamed or section not in _BOUND_TO_NAME:
+        return dict(old)
+    bound = _BOUND_TO_NAME[section]
+    return {} if bound is None else {key: value for key, value in old.items() if key not in bound}
+
+
+def _default_name(section: str) -> str | None:
+    return {"method": "lora", "objective": "sft"}.get(section)

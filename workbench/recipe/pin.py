@@ -1,0 +1,163 @@
+"""Names pinned to content: which files a run reads, and their hashes. Desk work: no torch, but it may fetch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from workbench import documents, fingerprint, hub
+from workbench.catalog.cards import Split
+from workbench.errors import BaseError, DataError, Problem
+from workbench.recipe.identity import Contents
+from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_NOT_CONTENT = ("README.md", "manifest.json")
+
+
+def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
+    """The recipe with every revision made a commit, and the content hashes that its identity is made of.
+
+    Raises:
+        BaseError, DataError: something is not there or cannot be fetched.
+    """
+    base, base_content = pin_base(resolved.base, weights=resolved.recipe.base.init == "pretrained")
+    if not resolved.trains:
+        return resolved.model_copy(update={"base": base}), Contents(base=base_content, data={})
+    card = pin_card(resolved.data)
+    paths = split_files(card, resolved.recipe.data.split)
+    template = resolved.recipe.data.template
+    contents = Contents(
+        base=base_content,
+        data={path.name: fingerprint.of_file(path) for path in paths},
+        template=None if template in ("base", "plain") else _template_hash(Path(template)),
+        init_from=_adapter_hash(resolved),
+    )
+    return resolved.model_copy(update={"base": base, "data": card}), contents
+
+
+def pin_base(base: ResolvedBase, weights: bool) -> tuple[ResolvedBase, dict[str, str]]:
+    """A base at a commit, or a directory with the hashes of its files."""
+    if base.kind == "hub":
+        patterns = hub.MODEL_FILES if weights else [p for p in hub.MODEL_FILES if p != "*.safetensors"]
+        commit = hub.snapshot(base.location, "model", base.revision, patterns).commit
+        return base.model_copy(update={"revision": commit}), {"commit": commit}
+    folder = Path(base.location)
+    check_directory(folder, weights)
+    paths = {path for pattern in _BASE_FILES for path in folder.glob(pattern) if path.name not in _NOT_CONTENT}
+    if not weights:
+        paths = {path for path in paths if path.suffix != ".safetensors" and "index" not in path.name}
+    return base, fingerprint.of_files(paths, folder)
+
+
+def check_directory(folder: Path, weights: bool) -> None:
+    """Refuse a directory that is no base, or whose weights are pickles."""
+    where = documents.display(folder)
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseError(Problem(f"{where}/config.json", f"cannot be read: {error}")) from None
+    if not weights or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise BaseError(
+            Problem(
+                where,
+                f"its weights are a pickle ({pickles[0]}), which can run code when it is read",
+                "convert it to safetensors: load it where you trust it and save_pretrained()",
+            )
+        )
+    raise BaseError(Problem(where, "has no weights (*.safetensors)", "or train it from scratch: base.init: random"))
+
+
+def base_directory(base: ResolvedBase, weights: bool = True) -> Path:
+    """The directory that a pinned base is loaded from."""
+    if base.kind == "directory":
+        return Path(base.location)
+    patterns = hub.MODEL_FILES if weights else [p for p in hub.MODEL_FILES if p != "*.safetensors"]
+    return hub.snapshot(base.location, "model", base.revision, patterns).path
+
+
+def pin_card(card: ResolvedCard) -> ResolvedCard:
+    """A card whose hub revision is a commit."""
+    source = card.card.source
+    if source.hub is None:
+        return card
+    commit = _dataset_snapshot(card).commit
+    pinned = card.card.model_copy(update={"source": source.model_copy(update={"revision": commit})})
+    return card.model_copy(update={"card": pinned})
+
+
+def _dataset_snapshot(card: ResolvedCard) -> hub.Snapshot:
+    patterns = sorted({pattern for split in card.card.splits.values() for pattern in _patterns(split)})
+    assert card.card.source.hub is not None
+    return hub.snapshot(card.card.source.hub, "dataset", card.card.source.revision, patterns)
+
+
+def split_files(card: ResolvedCard, split: str) -> list[Path]:
+    """The files of one split, in a fixed order.
+
+    Raises:
+        DataError: the split is not there, or a pattern matches no file.
+    """
+    source = card.card.source
+    where = f"card {card.name}"
+    if source.directory is not None:
+        folder = Path(card.folder) / source.directory / split
+        folder = folder if folder.is_dir() else folder.parent
+        files = sorted(folder.glob("*.arrow"))
+        if not files:
+            raise DataError(Problem(where, f"{folder} holds no split {split!r} written by save_to_disk"))
+        return files
+    if split not in card.card.splits:
+        raise DataError(
+            Problem(where, f"has no split {split!r}", documents.did_you_mean(split, list(card.card.splits)))
+        )
+    root = _dataset_snapshot(card).path if source.hub else Path(card.folder)
+    files = []
+    for pattern in _patterns(card.card.splits[split]):
+        found = sorted(path for path in root.glob(pattern) if path.is_file())
+        if not found:
+            raise DataError(
+                Problem(
+                    f"{where} split {split}", f"no file matches {pattern!r} in {root}", "paths are relative to the card"
+                )
+            )
+        files += found
+    if not files:
+        raise DataError(Problem(f"{where} split {split}", "names no files", "add `files:`"))
+    return files
+
+
+def _patterns(split: Split) -> list[str]:
+    return [split.files] if isinstance(split.files, str) else list(split.files)
+
+
+def _template_hash(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(Problem("data.template", f"there is no template {path}", "use base, plain, or a Jinja file"))
+    return fingerprint.of_file(path)
+
+
+def adapter_directory(init_from: str) -> Path:
+    """The adapter folder of the run that `method.init_from` names (an absolute run or adapter directory)."""
+    folder = Path(init_from)
+    for candidate in (folder / "adapter", folder):
+        if (candidate / "adapter_config.json").is_file():
+            return candidate
+    raise BaseError(
+        Problem(
+            "method.init_from",
+            f"{documents.display(folder)} holds no adapter",
+            "name a finished run's directory; see `workbench runs`",
+        )
+    )
+
+
+def _adapter_hash(resolved: Resolved) -> str | None:
+    init_from = getattr(resolved.recipe.method, "init_from", None)
+    if init_from is None:
+        return None
+    return fingerprint.of_file(adapter_directory(init_from) / "adapter_model.safetensors")

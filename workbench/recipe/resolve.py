@@ -1,0 +1,194 @@
+"""Recipe -> Resolved: the only place where names meet tables. Nothing is fetched and nothing heavy is read."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from workbench import documents, resources
+from workbench.catalog.bases import bases
+from workbench.catalog.cards import Card
+from workbench.catalog.suites import LmEval, Suite
+from workbench.catalog.targets import TargetRow, targets
+from workbench.errors import Problem, RecipeError, UserError
+from workbench.recipe import rules
+from workbench.recipe.load import Loaded, absolute
+from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
+from workbench.recipe.schema import Base, Lora, Qlora, Recipe
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_Found = TypeVar("_Found")
+
+
+def resolve(loaded: Loaded) -> Resolved:
+    """Look up every name and write out every default.
+
+    Raises:
+        RecipeError: with every name that is not known and every rule that is broken.
+    """
+    document, recipe = loaded.document, loaded.recipe
+    problems: list[Problem] = []
+
+    def attempt(act: Callable[[], _Found]) -> _Found | None:
+        try:
+            return act()
+        except UserError as error:
+            problems.extend(error.problems)
+            return None
+
+    folder = Path(document.name).absolute().parent
+    base = attempt(lambda: find_base(recipe.base, document.where(("base", "name"))))
+    card = attempt(lambda: find_card(recipe.data.name, folder, document.where(("data", "name"))))
+    target = attempt(lambda: find_target(recipe.target.name, document.where(("target", "name"))))
+    name = recipe.evaluation.suite
+    suite = attempt(lambda: find_suite(name, folder, document.where(("evaluation", "suite")))) if name else None
+    if base is None or card is None or target is None or problems:
+        raise RecipeError(problems)
+    resolved = Resolved(
+        recipe=_written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=_dtype(recipe, target)
+    )
+    broken = rules.broken(resolved)
+    if broken:
+        raise RecipeError([Problem(document.where(rule.field), rule.reason, rule.fix) for rule in broken])
+    return resolved
+
+
+def find_base(base: Base, where: str) -> ResolvedBase:
+    """A catalog name, a hub repository or a directory."""
+    if base.name == "embedded":
+        return _directory(resources.embedded_base(), where, row=None, licence="apache-2.0")
+    if base.name.startswith("/"):
+        return _directory(Path(base.name), where, row=None, licence="unknown")
+    if base.name in bases():
+        row = bases()[base.name]
+        revision = base.revision or row.revision
+        return ResolvedBase(kind="hub", location=row.hub, revision=revision, row=row.name, licence=row.licence)
+    if _HUB_NAME.fullmatch(base.name):
+        known = next((row for row in bases().values() if row.hub == base.name), None)
+        return ResolvedBase(
+            kind="hub",
+            location=base.name,
+            revision=base.revision or (known.revision if known else None),
+            row=known.name if known else None,
+            licence=known.licence if known else "unknown",
+        )
+    advice = documents.did_you_mean(base.name, ["embedded", *bases()])
+    raise RecipeError(
+        Problem(where, f"no base is called {base.name!r}", f"{advice}; or owner/name on the hub, or ./a-directory")
+    )
+
+
+def _directory(path: Path, where: str, row: str | None, licence: str) -> ResolvedBase:
+    if not path.is_dir():
+        raise RecipeError(Problem(where, f"there is no directory {documents.display(path)}", "see `workbench bases`"))
+    if not (path / "config.json").exists():
+        raise RecipeError(
+            Problem(
+                where,
+                f"{documents.display(path)} has no config.json",
+                "a base is a folder as transformers' save_pretrained writes it",
+            )
+        )
+    return ResolvedBase(kind="directory", location=str(path.resolve()), revision=None, row=row, licence=licence)
+
+
+def find_card(name: str, folder: Path, where: str) -> ResolvedCard:
+    """The card at a path, or `datasets/NAME.yaml` in the nearest folder upwards, else the shipped one.
+
+    Raises:
+        RecipeError: there is none, or it is wrong.
+    """
+    path = Path(absolute(name, folder))
+    if not path.is_absolute():
+        path = _upwards(folder, Path("datasets") / f"{name}.yaml") or resources.shipped("datasets") / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in resources.shipped("datasets").glob("*.yaml"))
+        names += sorted(p.stem for p in (folder / "datasets").glob("*.yaml"))
+        raise RecipeError(Problem(where, f"no dataset card is called {name!r}", documents.did_you_mean(name, names)))
+    document = documents.read(path)
+    card = documents.check(Card, document)
+    return ResolvedCard(name=path.stem, folder=str(path.parent.resolve()), card=card)
+
+
+def _upwards(folder: Path, relative: Path) -> Path | None:
+    return next((place / relative for place in (folder, *folder.parents) if (place / relative).is_file()), None)
+
+
+def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
+    """The suite at a path, or `recipes/suites/NAME.yaml` nearby, else the shipped one, with its cards.
+
+    Raises:
+        RecipeError: there is none, or it is wrong.
+    """
+    path = Path(absolute(name, folder))
+    if not path.is_absolute():
+        file = Path("suites") / f"{name}.yaml"
+        nearby = _upwards(folder, file) or _upwards(folder, Path("recipes") / file)
+        path = nearby or resources.shipped("recipes") / file
+    if not path.is_file():
+        known = sorted(p.stem for p in (resources.shipped("recipes") / "suites").glob("*.yaml"))
+        raise RecipeError(Problem(where, f"no suite is called {name!r}", documents.did_you_mean(name, known)))
+    document = documents.read(path)
+    suite = documents.check(Suite, document)
+    ids = [task.id for task in suite.tasks]
+    problems = [
+        Problem(document.where(("tasks", at, "id")), f"the id {name!r} stands twice", "give each task its own")
+        for at, name in enumerate(ids)
+        if name in ids[:at]
+    ]
+    cards: dict[str, ResolvedCard] = {}
+    for at, task in enumerate(suite.tasks):
+        if isinstance(task, LmEval):
+            continue
+        try:
+            card = find_card(task.data, path.parent, document.where(("tasks", at, "data")))
+            needed = task.split
+            if needed not in card.card.splits and card.card.source.directory is None:
+                advice = documents.did_you_mean(needed, list(card.card.splits))
+                problems.append(Problem(document.where(("tasks", at, "split")), f"the card has no {needed!r}", advice))
+            cards[task.data] = card
+        except RecipeError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise RecipeError(problems)
+    return ResolvedSuite(name=path.stem, folder=str(path.parent.resolve()), suite=suite, cards=cards)
+
+
+def find_target(name: str, where: str) -> TargetRow:
+    """A row of the target catalog; `auto` is what this machine has."""
+    name = _this_machine() if name == "auto" else name
+    if name not in targets():
+        raise RecipeError(
+            Problem(where, f"no target is called {name!r}", documents.did_you_mean(name, ["auto", *targets()]))
+        )
+    return targets()[name]
+
+
+def _this_machine() -> str:
+    """The generic target of this machine, by its device files: the desk does not import torch to look."""
+    if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
+        return "cuda"
+    if Path("/dev/davinci0").exists():
+        return "ascend-910b"
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "apple-mps"
+    return "cpu"
+
+
+def _written_out(recipe: Recipe) -> Recipe:
+    """The recipe with the defaults that depend on other fields: the adapter's alpha, one epoch."""
+    changes: dict[str, object] = {}
+    if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
+        changes["method"] = recipe.method.model_copy(update={"alpha": 2.0 * recipe.method.rank})
+    if recipe.training.epochs is None and recipe.training.steps is None:
+        changes["training"] = recipe.training.model_copy(update={"epochs": 1.0})
+    return recipe.model_copy(update=changes)
+
+
+def _dtype(recipe: Recipe, target: TargetRow) -> Literal["fp32", "bf16"]:
+    if recipe.training.precision == "auto":
+        return "bf16" if target.bf16 else "fp32"
+    return recipe.training.precision

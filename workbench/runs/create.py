@@ -1,0 +1,93 @@
+"""Make or find the directory of a run: the same identity is the same directory, whatever it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench import files
+from workbench.errors import Problem, RunError
+from workbench.recipe.identity import Contents, identity, identity_hash
+from workbench.recipe.resolved import Resolved
+from workbench.runs.run import Run
+
+
+def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
+    """The run's directory under `root`, made if it is not there. What does not belong to the identity (target,
+    evaluation, tracking, name) is written anew: it may have changed since.
+
+    Raises:
+        RunError: the place cannot be written to.
+    """
+    facts = identity(resolved, contents)
+    run = find(root, resolved, facts) or Run(root / directory_name(resolved, facts))
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(files.unwritable(run.path, error)) from error
+    values = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
+    files.write_text(run.recipe_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    files.write_json(run.identity_file, facts)
+    files.write_json(run.resolved_file, resolved.model_dump(mode="json"))
+    return run
+
+
+def directory_name(resolved: Resolved, facts: dict[str, Any]) -> str:
+    """`name-identity-sSEED`, with `-rN` for a repeat."""
+    repeat = f"-r{resolved.recipe.repeat}" if resolved.recipe.repeat else ""
+    return f"{resolved.name}-{identity_hash(facts)}-s{facts['seed']}{repeat}"
+
+
+def find(root: Path, resolved: Resolved, facts: dict[str, Any]) -> Run | None:
+    """The directory with this identity, under whatever name."""
+    _, _, ending = directory_name(resolved, facts).rpartition(f"{resolved.name}-")
+    matches = sorted(path for path in root.glob(f"*-{ending}") if path.is_dir())
+    return Run(matches[0]) if matches else None
+
+
+def nearest(root: Path, resolved: Resolved, facts: dict[str, Any]) -> tuple[Run, list[str]] | None:
+    """The newest run of the same name with another identity, and the fields it differs in."""
+    others = [run for run in _named(root, resolved.name) if run.identity_file.exists()]
+    others.sort(key=lambda run: run.identity_file.stat().st_mtime, reverse=True)
+    for other in others:
+        differing = sorted(differences(files.read_json(other.identity_file), facts))
+        if differing:
+            return other, differing
+    return None
+
+
+def _named(root: Path, name: str) -> Iterator[Run]:
+    return (Run(path) for path in root.glob(f"{name}-*-s*") if path.is_dir())
+
+
+def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """The dotted places where two values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from differences(one.get(key), other.get(key), f"{place}.{key}" if place else key)
+    elif one != other:
+        yield place
+
+
+def named_run(root: Path, name: str) -> Run:
+    """The run that a person names: a directory, a run's name, or an unambiguous beginning of one.
+
+    Raises:
+        RunError: none, or several.
+    """
+    direct = Path(name)
+    if (direct / "resolved.json").is_file():
+        return Run(direct.resolve())
+    exact = root / name
+    if (exact / "resolved.json").is_file():
+        return Run(exact)
+    matches = sorted(path for path in root.glob(f"{name}*") if (path / "resolved.json").is_file())
+    if len(matches) == 1:
+        return Run(matches[0])
+    if not matches:
+        raise RunError(Problem(name, f"is no run under {root}", "`workbench runs` lists them"))
+    listed = ", ".join(path.name for path in matches[:6])
+    raise RunError(Problem(name, f"could be {len(matches)} runs: {listed}", "write more of the name"))

@@ -1,0 +1,54 @@
+"""What a run was made of: revisions, hashes, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from workbench import __version__, resources
+
+_PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes", "safetensors",
+             "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that a result depends on."""
+    found = {"workbench": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the workbench's own checkout, with `+changes` where files differ from it; None outside of one."""
+    where = resources.PACKAGE.parent
+    if not (where / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=where, capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+changes" if changed else commit
+
+
+def hardware(device_name: str, threads: int) -> dict[str, Any]:
+    """The machine as seen by the run."""
+    return {
+        "device": device_name,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }

@@ -1,0 +1,73 @@
+"""What is recorded of every step, and shown of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from workbench import files
+from workbench.progress import Bar
+from workbench.training.memory import peak_memory_bytes
+from workbench.training.steps import WholeSteps
+
+Sink = Callable[[dict[str, Any]], None]
+"""Takes a metrics row, for example to show it in a tracker."""
+
+TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths", "seconds")
+"""Fields of a metrics row that grow over the run."""
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Appends one line a step to metrics.jsonl and moves the progress bar."""
+
+    def __init__(self, path: Path, bar: Bar, sink: Sink, device: str) -> None:
+        self.path, self.bar, self.sink, self.device = path, bar, sink, device
+        self.trainer: WholeSteps | None = None
+        rows = list(files.read_jsonl(path))
+        self.totals: dict[str, float] = {name: rows[-1][name] if rows else 0 for name in TOTALS}
+        self._since = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
+        """Called once a step (logging_steps=1) and once at the end, where there is no `loss`."""
+        if logs is None or "loss" not in logs or self.trainer is None:
+            return
+        facts = self.trainer.facts
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        self.totals["examples"] += facts.examples
+        self.totals["tokens"] += facts.tokens
+        self.totals["counted_tokens"] += facts.counted
+        self.totals["text_bytes"] += facts.text_bytes
+        self.totals["squared_lengths"] += facts.squared_lengths
+        self.totals["seconds"] = round(self.totals["seconds"] + seconds, 4)
+        gradient = float(logs.get("grad_norm") or 0.0)
+        row = {
+            "step": state.global_step,
+            "epoch": round(float(state.epoch or 0.0), 6),
+            "loss": facts.loss,
+            "learning_rate": float(logs["learning_rate"]),
+            "gradient_norm": gradient if math.isfinite(gradient) else None,
+            **self.totals,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+        }
+        files.append_line(self.path, row)
+        self.sink(row)
+        rate = facts.tokens / seconds if seconds else 0.0
+        memory = row["peak_memory_bytes"] / 2**30
+        self.bar.advance(f"loss {facts.loss:.4f}  {rate:,.0f} tokens/s  {memory:.1f} GiB")
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Leave out the lines of metrics.jsonl after a restored checkpoint: they are walked again."""
+    kept = [row for row in files.read_jsonl(path) if row["step"] <= step]
+    if path.exists():
+        files.write_jsonl(path, kept)

@@ -1,0 +1,105 @@
+"""Recipe sections -> a TRL trainer, ready to walk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback
+from trl import DPOConfig, SFTConfig
+
+from workbench.data.batches import CausalCollator, PairCollator, StepSampler
+from workbench.methods.apply import as_fp32
+from workbench.recipe.schema import Dpo, Recipe
+from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
+
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long training is."""
+
+    steps: int
+    steps_per_epoch: int
+
+
+def length(recipe: Recipe, num_examples: int) -> Length:
+    """Optimizer steps in all and in an epoch; an epoch's last step is short."""
+    per_epoch = math.ceil(num_examples / recipe.training.batch_size)
+    steps = recipe.training.steps or math.ceil((recipe.training.epochs or 1.0) * per_epoch)
+    return Length(steps, per_epoch)
+
+
+def build(
+    recipe: Recipe, model: Any, tokenizer: Any, rows: Any, checkpoints: Path, device: str, dtype: str, pad_id: int
+) -> WholeSteps:
+    """The trainer of a recipe's objective over prepared rows.
+
+    Args:
+        rows: tokenised rows (for dpo with reference log-probabilities).
+        checkpoints: directory that checkpoints are written to.
+    """
+    training, target = recipe.training, recipe.target
+    steps = length(recipe, len(rows)).steps
+    is_moe = getattr(model.config.get_text_config(), "router_aux_loss_coef", None) is not None
+    shared: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[training.schedule],
+        "warmup_steps": math.ceil(training.warmup_fraction * steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": _optimizer(training.optimizer, device),
+        "bf16": dtype == "bf16",
+        "use_cpu": device == "cpu",
+        "seed": recipe.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_every,
+        "save_total_limit": _KEPT_CHECKPOINTS,
+        "gradient_checkpointing": target.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "max_length": None,
+        "router_aux_loss_coef": training.router_loss if is_moe else None,
+    }
+    trainer: WholeSteps
+    if isinstance(recipe.objective, Dpo):
+        arguments = DPOConfig(
+            **shared, beta=recipe.objective.beta, loss_type=[recipe.objective.loss], precompute_ref_log_probs=True
+        )
+        pairs = PairCollator(pad_id, target.micro_batch_tokens)
+        trainer = PreferenceTrainer(
+            model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, data_collator=pairs
+        )
+        trainer.step_collator = pairs
+        if hasattr(model, "peft_config") and "ref" in model.peft_config:
+            model.delete_adapter("ref")  # TRL's copy of the start; our rows hold its log-probabilities already
+    else:
+        arguments = SFTConfig(**shared, dataset_kwargs={"skip_prepare_dataset": True})
+        causal = CausalCollator(pad_id, target.micro_batch_tokens, target.layout)
+        trainer = CausalTrainer(
+            model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, data_collator=causal
+        )
+        trainer.step_collator = causal
+    trainer.remove_callback(PrinterCallback)  # our own recorder shows the steps
+    trainer.step_sampler = StepSampler(len(rows), training.batch_size, recipe.seed)
+    as_fp32(model)
+    return trainer
+
+
+def _optimizer(name: str, device: str) -> str:
+    if name == "adamw":
+        return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
+    return {"adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}[name]

@@ -1,0 +1,1 @@
+"""What the commands do, desk side: no torch here; bench work is started as a process."""

@@ -1,0 +1,68 @@
+"""check and bases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.catalog.bases import BaseRow
+from workbench.catalog.bases import bases as all_bases
+from workbench.errors import Problem, UserError
+from workbench.recipe import resolve
+from workbench.recipe.load import load
+
+
+def check(recipe: Path, overrides: Sequence[str]) -> None:
+    """Load and resolve; silence is not an answer, so say what the recipe means."""
+    resolved = resolve.resolve(load(recipe, overrides))
+    made = resolved.recipe
+    suite = f", scored on {resolved.suite.name}" if resolved.suite else ", not scored"
+    scratch = " from scratch" if made.base.init == "random" else ""
+    Console(highlight=False, soft_wrap=True).print(
+        f"[green]ok[/green] {resolved.name}: {made.objective.name} with {made.method.name} on "
+        f"{resolved.base.row or resolved.base.location}{scratch}, rows of {resolved.data.name}{suite}; "
+        f"{resolved.dtype} on {resolved.target.name}"
+    )
+
+
+def bases(words: Sequence[str], most: float | None) -> None:
+    """The catalog as a table."""
+    chosen = [row for row in all_bases().values() if _matches(row, words, most)]
+    if not chosen:
+        raise UserError(
+            Problem("bases", f"none matches {' '.join(words) or 'that'}", "`workbench bases` lists them all")
+        )
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "parameters", "active", "context", "tuning", "licence", "hub"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "active", "context") else "left")
+    for row in chosen:
+        terms = row.licences()
+        licence = " + ".join(term.id for term in terms) + ("" if all(t.commercial_use is True for t in terms) else " *")
+        table.add_row(
+            row.name,
+            _billions(row.parameters),
+            _billions(row.active_parameters),
+            f"{row.context:,}",
+            row.tuning,
+            licence,
+            row.hub,
+        )
+    console.print(table)
+    restricted = {term.id: term for row in chosen for term in row.licences() if term.commercial_use is not True}
+    for term in restricted.values():
+        console.print(f"\n* [bold]{term.id}[/bold] ({term.name})")
+        for restriction in term.restrictions:
+            console.print(f"  - {restriction}", markup=False, style="dim")
+
+
+def _matches(row: BaseRow, words: Sequence[str], most: float | None) -> bool:
+    text = " ".join((row.name, row.family, row.hub, row.tuning, row.licence, row.architecture)).lower()
+    return all(word.lower() in text for word in words) and (most is None or row.parameters <= most * 1e9)
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.2f} B"

@@ -1,0 +1,135 @@
+"""explain and schema: the schema's own text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+
+from workbench import documents
+from workbench.errors import Problem, RecipeError
+from workbench.recipe.schema import Recipe, Section
+
+
+def schema() -> None:
+    """Print the JSON schema."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file: the model's, with `extends` and the one-word short forms."""
+    from workbench.recipe.load import NAMED
+
+    made = Recipe.model_json_schema()
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["title"] = "workbench recipe"
+    properties = made["properties"]
+    for section in NAMED:
+        properties[section] = {
+            "description": properties[section].get("description", ""),
+            "anyOf": [{"type": "string"}, _without(properties[section], "description")],
+        }
+    properties["extends"] = {"type": "string", "description": "Another recipe file that this one starts from."}
+    made["required"] = []  # an extending recipe may leave out what the other one says
+    for definition in made["$defs"].values():
+        definition.pop("required", None)
+    return made
+
+
+def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def explain(name: str) -> None:
+    """Print what a field or section means."""
+    console = Console(highlight=False)
+    if name == "recipe":
+        _section(console, "recipe", Recipe)
+        return
+    found = list(_find(name.split("."), Recipe, ""))
+    if not found:
+        raise RecipeError(Problem(name, "is no field of a recipe", documents.did_you_mean(name, _all_names())))
+    for place, owner, info in found:
+        _field(console, place, owner, info)
+        for model in _models(info.annotation):
+            console.print()
+            _section(console, f"{place} ({tag})" if (tag := _tag(model)) else place, model)
+
+
+def _find(parts: list[str], owner: type[BaseModel], place: str) -> Iterator[tuple[str, type[BaseModel], FieldInfo]]:
+    info = owner.model_fields.get(parts[0])
+    if info is None:
+        return
+    here = f"{place}.{parts[0]}" if place else parts[0]
+    if len(parts) == 1:
+        yield here, owner, info
+        return
+    for model in _models(info.annotation):
+        yield from _find(parts[1:], model, here)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _all_names() -> list[str]:
+    names = []
+    for name, info in Recipe.model_fields.items():
+        names.append(name)
+        names += [f"{name}.{inner}" for model in _models(info.annotation) for inner in model.model_fields]
+    return list(dict.fromkeys(names))
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    info = model.model_fields.get("name")
+    return info.default if info and isinstance(info.default, str) and info.default != "auto" else None
+
+
+def _section(console: Console, title: str, model: type[BaseModel]) -> None:
+    console.print(f"[bold]{title}[/bold]  {_one_line(model.__doc__)}")
+    for name, info in model.model_fields.items():
+        console.print(f"  [cyan]{name}[/cyan] ({_kind(info)}{_default(info)})  {_one_line(info.description)}")
+
+
+def _field(console: Console, place: str, owner: type[BaseModel], info: FieldInfo) -> None:
+    tag = _tag(owner) if owner is not Recipe and issubclass(owner, Section) else None
+    of = f" of {tag}" if tag else ""
+    console.print(f"[bold]{place}[/bold]{of} ({_kind(info)}{_default(info)})\n  {_one_line(info.description)}")
+
+
+def _kind(info: FieldInfo) -> str:
+    values = [value for value in get_args(info.annotation) if isinstance(value, str)]
+    if values:
+        return " | ".join(values)
+    if _models(info.annotation):
+        return " | ".join(_tag(model) or "section" for model in _models(info.annotation))
+    text = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
+    limits = ", ".join(str(limit) for limit in info.metadata if "Validator" not in type(limit).__name__)
+    for old, new in (
+        ("typing.", ""),
+        ("Literal", ""),
+        ("list[str]", "list of names"),
+        ("str", "text"),
+        ("bool", "true/false"),
+    ):
+        text = text.replace(old, new)
+    return (text + (f", {limits}" if limits else "")).replace("[", r"\[")
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default is PydanticUndefined:
+        if info.default_factory is None:
+            return "; needed"
+        return ""
+    return "" if isinstance(info.default, BaseModel) else f"; default {info.default}"
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("[", r"\[")

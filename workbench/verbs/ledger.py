@@ -1,0 +1,99 @@
+"""runs and show."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench import files
+from workbench.errors import Problem, RunError
+from workbench.runs import create, ledger, lock
+from workbench.runs.run import Run
+
+_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
+
+
+def runs(action: str | None, names: Sequence[str], root: Path) -> None:
+    """List, remove or prune."""
+    console = Console(highlight=False, soft_wrap=True)
+    if action is None:
+        _list(console, root)
+    elif action == "rm" and names:
+        for run in [create.named_run(root, name) for name in names]:
+            _remove(console, run)
+    elif action == "prune" and not names:
+        unfinished = [entry.run for entry in ledger.entries(root) if entry.state in ("failed", "stopped")]
+        for run in unfinished:
+            _remove(console, run)
+        console.print(f"{len(unfinished)} runs removed")
+    else:
+        raise RunError(Problem(f"runs {action}", "is not understood", "runs | runs rm RUN... | runs prune"))
+
+
+def _list(console: Console, root: Path) -> None:
+    rows = list(ledger.entries(root))
+    if not rows:
+        console.print(f"no runs in {root}; `workbench train recipes/quickstart.yaml` makes one")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "state", "base", "method", "seed", "step", "scores"):
+        table.add_column(heading)
+    for entry in rows:
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in entry.scores.items())
+        state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"
+        step = str(entry.step) if entry.step is not None else "-"
+        table.add_row(entry.run.name, state, entry.base, entry.method, str(entry.seed), step, scores)
+    console.print(table)
+
+
+def _remove(console: Console, run: Run) -> None:
+    if lock.is_held(run):
+        raise RunError(Problem(run.name, "is running", "end it first"))
+    shutil.rmtree(run.path)
+    console.print(f"removed {run.name}")
+
+
+def show(name: str, root: Path) -> None:
+    """One run in full."""
+    console = Console(highlight=False, soft_wrap=True)
+    run = create.named_run(root, name)
+    entry = ledger.entry(run)
+    console.print(f"[bold]{run.name}[/bold]  [{_COLOURS[entry.state]}]{entry.state}[/]  {run.path}")
+    facts: dict[str, str] = {"base": entry.base, "method": entry.method, "seed": str(entry.seed)}
+    if run.manifest.exists():
+        manifest = files.read_json(run.manifest)
+        facts["base content"] = manifest["base"]["revision"] or f"{len(manifest['base']['files'])} files, hashed"
+        facts["licence"] = manifest["base"]["licence"]
+        facts["versions"] = ", ".join(f"{key} {value}" for key, value in manifest["versions"].items())
+    if run.data.exists():
+        account = files.read_json(run.data)
+        dropped = sum(account["rows_dropped"].values())
+        facts["rows"] = f"{account['rows_in']:,} in = {account['rows_trained']:,} trained + {dropped:,} left out"
+    if run.proof.exists():
+        proof = files.read_json(run.proof)
+        facts["proof"] = (
+            f"{proof['places']} places moved, {proof['trained_parameters']:,} parameters trained, "
+            f"saved files within {proof['saved_against_memory']:.1g} of the model"
+        )
+    if run.cost.exists():
+        facts["cost"] = _cost(files.read_json(run.cost))
+    for key, value in facts.items():
+        console.print(f"  [dim]{key:<13}[/dim]{value}")
+    for name_of_score, score in entry.scores.items():
+        console.print(f"  {name_of_score}  {score:.4f}")
+    for attempt in files.read_jsonl(run.attempts):
+        status = f" with status {attempt['status']}" if "status" in attempt else ""
+        console.print(f"  [dim]{attempt['time']} {attempt['event']} on {attempt['host']}{status}[/dim]")
+
+
+def _cost(cost: dict[str, float]) -> str:
+    if "training_flops" not in cost:
+        return f"{cost.get('evaluation_seconds', 0):.1f} s of scoring"
+    return (
+        f"{cost['training_flops']:.3g} FLOPs, {cost['tokens']:,} tokens, {cost['device_seconds']:.1f} device seconds, "
+        f"peak memory {cost['peak_memory_bytes'] / 2**30:.2f} GiB"
+    )

@@ -1,0 +1,55 @@
+"""`python -m workbench.worker.generate RUN PROMPTS TOKENS`: the result and its base answer side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench import bench
+
+
+def main() -> int:
+    """Answer every prompt twice, greedily."""
+
+    def work() -> None:
+        bench.quiet_libraries()
+        from workbench.data.formats import Message
+        from workbench.evaluation.scoring import Scorer, greedy
+        from workbench.methods import results
+        from workbench.progress import Progress
+        from workbench.runs.run import Run
+        from workbench.worker.setup import set_up, settle
+
+        run = Run(Path(sys.argv[1]))
+        prompts, tokens = json.loads(sys.argv[2]), int(sys.argv[3])
+        resolved = run.resolved()
+        progress = Progress()
+        settle(run, resolved)
+        ready = set_up(run, resolved, resolved.suite, progress)
+        renderer = ready.renderer(ready.template)
+        asked = [renderer.prompt([Message("user", prompt)]) for prompt in prompts]
+
+        def answers(model: Any) -> list[str]:
+            scorer = Scorer(model, renderer, ready.context, ready.pad_id, len(asked), progress)
+            return [text for text, _ in greedy(scorer, asked, tokens)]
+
+        base = answers(results.load(ready.loading, None))
+        ours = answers(results.load(ready.loading, run.adapter)) if resolved.trains else base
+        console = Console()
+        table = Table(show_lines=True)
+        for heading in ("prompt", "base", run.name):
+            table.add_column(heading, overflow="fold")
+        for row in zip(prompts, base, ours, strict=True):
+            table.add_row(*(text.replace("[", r"\[") for text in row))
+        console.print(table)
+
+    return bench.ended(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Scores into run directories: of the run itself, and of the untouched base as a run of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+
+from workbench import bases, files
+from workbench.errors import Problem, RunError
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.items import suite_fingerprint
+from workbench.evaluation.scoring import Scorer
+from workbench.methods import results
+from workbench.recipe import pin
+from workbench.recipe.identity import base_reference
+from workbench.runs import create, lock
+from workbench.runs.run import Run
+from workbench.worker.setup import Bench, set_up, write_manifest
+
+
+def score(bench: Bench) -> None:
+    """Score the run on the bench's suite, unless that is done."""
+    if bench.suite is None or _is_scored(bench, bench.run):
+        return
+    model = results.load(bench.loading, bench.run.adapter if bench.resolved.trains else None)
+    _score_model(bench, bench.run, model)
+
+
+def score_base(bench: Bench) -> None:
+    """Score the base that the run starts from, as a run of its own beside it; once, whatever is trained on it."""
+    if bench.suite is None:
+        return
+    resolved = base_reference(bench.resolved)
+    _, contents = pin.pin(resolved)
+    base_run = create.open_run(bench.run.path.parent, resolved, contents)
+    if _is_scored(bench, base_run):
+        return
+    try:
+        with lock.held(base_run):
+            base_bench = set_up(base_run, resolved, bench.suite, bench.progress)
+            write_manifest(base_bench, torch.get_num_threads())
+            _score_model(base_bench, base_run, results.load(base_bench.loading, None))
+            files.write_json(base_run.cost, {"joules": None, "energy_source": "none", "usd": None})
+            files.write_json(base_run.status, {"status": "finished", "scores": {}, "steps": 0, "last_loss": None})
+    except RunError:
+        if not lock.is_held(base_run):
+            raise
+        bench.progress.say(f"{base_run.name} is being scored by another run")
+
+
+def _is_scored(bench: Bench, run: Run) -> bool:
+    assert bench.suite is not None
+    path = run.results(bench.suite.name)
+    if not path.exists():
+        return False
+    found = files.read_json(path)
+    own = {task.id for task in bench.suite.suite.tasks if task.name != "lm_eval"}
+    same_items = found["items_fingerprint"] == suite_fingerprint(bench.suite, bench.items)
+    templates = {name: bases.template_fingerprint(template) for name, template in _templates(bench).items()}
+    return bool(
+        same_items
+        and found["templates"] == templates
+        and found["conditions"] == _conditions(bench)
+        and own <= found["tasks"].keys()
+    )
+
+
+def _conditions(bench: Bench) -> dict[str, Any]:
+    """What scores depend on beside the model and the items. The batch size is harmless on a CPU in fp32 only."""
+    exact = bench.resolved.target.device == "cpu" and bench.resolved.dtype == "fp32"
+    return {
+        "dtype": bench.resolved.dtype,
+        "device": bench.resolved.target.device,
+        "batch_size": None if exact else bench.resolved.recipe.evaluation.batch_size,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _templates(bench: Bench) -> dict[str, str | None]:
+    """The template by task id: the recipe's own, the base's, or none."""
+    assert bench.suite is not None
+    found: dict[str, str | None] = {}
+    for task in bench.suite.suite.tasks:
+        chosen = getattr(task, "template", "as_trained")
+        found[task.id] = bench.template if chosen == "as_trained" else bases.chat_template(bench.tokenizer, chosen)
+    return found
+
+
+def _score_model(bench: Bench, run: Run, model: Any) -> None:
+    assert bench.suite is not None
+    base = Scorer(
+        model=model,
+        renderer=bench.renderer(bench.template),
+        max_length=bench.context,
+        pad_id=bench.pad_id,
+        batch_size=bench.resolved.recipe.evaluation.batch_size,
+        progress=bench.progress,
+    )
+    scorers = {name: replace(base, renderer=bench.renderer(template)) for name, template in _templates(bench).items()}
+    done = evaluate(bench.suite, bench.items, scorers, _conditions(bench))
+    files.write_jsonl(run.items(bench.suite.name), done.rows)
+    files.write_json(run.results(bench.suite.name), done.results)
+    for task, facts in done.results["tasks"].items():
+        bench.progress.say(
+            f"{run.name}  {task}: {facts['metric']} {facts['value']:.4f}  [{facts['low']:.4f}, {facts['high']:.4f}]"
+        )
+    if all(facts["states"].get("error", 0) == facts["items"] for facts in done.results["tasks"].values()):
+        raise RunError(
+            Problem(run.name, "every item of the suite ended in an error", f"see {run.items(bench.suite.name)}")
+        )

@@ -1,0 +1,140 @@
+"""What all stages of a run share: the process settled, the tokenizer and the suite's items in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from workbench import bases, files
+from workbench.bases import Loading
+from workbench.data.rendering import Renderer
+from workbench.errors import Problem, RunError
+from workbench.evaluation import items as suite_items
+from workbench.evaluation.items import TaskItems
+from workbench.progress import Progress
+from workbench.recipe import pin
+from workbench.recipe.resolved import Resolved, ResolvedSuite
+from workbench.runs import manifest
+from workbench.runs.run import Run
+from workbench.training.memory import accelerator
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run with what all its stages share."""
+
+    run: Run
+    resolved: Resolved
+    loading: Loading
+    """How the base is loaded for scoring."""
+    tokenizer: Any
+    template: str | None
+    """The chat template that the recipe trains with; None: plain."""
+    pad_id: int
+    context: int
+    """Longest sequence of the base, tokens."""
+    suite: ResolvedSuite | None
+    items: list[TaskItems]
+    progress: Progress
+
+    def renderer(self, template: str | None) -> Renderer:
+        """A renderer with the recipe's system message and turns."""
+        turns = getattr(self.resolved.recipe.objective, "turns", "all")
+        return Renderer(self.tokenizer, template, self.resolved.recipe.data.system, turns)
+
+
+def settle(run: Run, resolved: Resolved) -> int:
+    """Fix what a result depends on in this process: the threads (kept when a run continues) and the device."""
+    before = files.read_json(run.manifest)["hardware"]["threads"] if run.manifest.exists() else None
+    threads = int(before or resolved.recipe.target.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
+    device = resolved.target.device
+    module = accelerator(device)
+    if device != "cpu" and (module is None or not module.is_available()):
+        raise RunError(
+            Problem(
+                "target",
+                f"is {resolved.target.name}, but torch {torch.__version__} sees no {device} device here",
+                "install the torch build for it, or run with --set target=cpu",
+            )
+        )
+    return threads
+
+
+def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: Progress) -> Bench:
+    """Load the tokenizer and the suite's items."""
+    recipe = resolved.recipe
+    loading = Loading(
+        directory=pin.base_directory(resolved.base, weights=recipe.base.init == "pretrained"),
+        init=recipe.base.init,
+        dtype=resolved.dtype,
+        quantization=getattr(recipe.method, "quantization", "none"),
+        double_quantization=getattr(recipe.method, "double_quantization", True),
+        attention=recipe.target.attention,
+        device=resolved.target.device,
+        seed=recipe.seed,
+        trust_remote_code=recipe.base.trust_remote_code,
+    )
+    tokenizer = bases.load_tokenizer(loading)
+    config = AutoConfig.from_pretrained(
+        str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
+    )
+    return Bench(
+        run=run,
+        resolved=resolved,
+        loading=loading,
+        tokenizer=tokenizer,
+        template=bases.chat_template(tokenizer, recipe.data.template) if _is_asked(resolved, suite) else None,
+        pad_id=_pad_id(tokenizer),
+        context=bases.context_length(config),
+        suite=suite,
+        items=suite_items.load(suite) if suite else [],
+        progress=progress,
+    )
+
+
+def _is_asked(resolved: Resolved, suite: ResolvedSuite | None) -> bool:
+    """Whether prompts are rendered at all: raw text needs no template."""
+    trained = resolved.trains and resolved.recipe.objective.name != "pretrain"
+    return trained or (suite is not None and any(getattr(t, "template", "") == "as_trained" for t in suite.suite.tasks))
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """A token to fill rows with; masked everywhere, so any will do."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def write_manifest(bench: Bench, threads: int) -> None:
+    """What the run is made of; kept from its first start, but for the code and machine of later ones."""
+    run, resolved = bench.run, bench.resolved
+    kept = files.read_json(run.manifest) if run.manifest.exists() else {}
+    _, base_content = pin.pin_base(resolved.base, weights=resolved.recipe.base.init == "pretrained")
+    device = resolved.target.device
+    module = accelerator(device)
+    name = module.get_device_name() if module is not None and hasattr(module, "get_device_name") else device
+    files.write_json(
+        run.manifest,
+        kept
+        | {
+            "base": {
+                "location": resolved.base.location,
+                "revision": resolved.base.revision,
+                "init": resolved.recipe.base.init,
+                "files": base_content,
+                "licence": resolved.base.licence,
+            },
+            "data": {"card": resolved.data.name, "licence": resolved.data.card.licence} if resolved.trains else None,
+            "template": bases.template_fingerprint(bench.template),
+            "seed": resolved.recipe.seed,
+            "versions": manifest.versions(),
+            "git_commit": manifest.git_commit(),
+            "hardware": manifest.hardware(name, threads),
+        },
+    )
