@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from workbench import documents, fingerprint
 from workbench.errors import BaseError, Problem
 
+transformers_logging.disable_progress_bar()  # a bar for every load would drown our own
+
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -42,6 +46,9 @@ def load_tokenizer(loading: Loading) -> Any:
         BaseError: there is none, or it gives no character offsets.
     """
     where = documents.display(loading.directory)
+    if not any(path for pattern in _TOKENIZER_FILES for path in loading.directory.glob(pattern)):
+        # transformers would make an empty tokenizer from the configuration alone
+        raise BaseError(Problem(where, "has no tokenizer file", "a base needs a tokenizer.json beside its weights"))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
@@ -118,9 +125,7 @@ def load_model(loading: Loading) -> Any:
 
 
 def _random(loading: Loading, options: dict[str, Any]) -> Any:
-    config = AutoConfig.from_pretrained(
-        str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
-    )
+    config = load_config(loading)
     torch.manual_seed(loading.seed)
     model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[loading.dtype], **options)
     return model.to(loading.device)
@@ -152,13 +157,44 @@ def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
                 "the files and config.json do not belong together",
             )
         )
+    if loading.quantization != "none" and loading.device == "cpu":
+        _exact_on_cpu(model)
     return model
+
+
+def _exact_on_cpu(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights at the first forward without gradients: on CPUs with AVX512-BF16
+    it rounds their scales to bf16 for good, so that training, scoring and other machines would see different models
+    (and it fails on widths that 64 does not divide)."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_config(loading: Loading) -> Any:
+    """The base's configuration.
+
+    Raises:
+        BaseError: it cannot be read, or contradicts itself.
+    """
+    try:
+        return AutoConfig.from_pretrained(
+            str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        where = f"{documents.display(loading.directory)}/config.json"
+        raise BaseError(Problem(where, f"is no usable configuration: {_last_line(error)}")) from None
 
 
 def context_length(model_config: Any) -> int:
     """Longest sequence, in tokens, that the base's positions allow."""
     text = model_config.get_text_config()
     return int(getattr(text, "max_position_embeddings", 0) or 2048)
+
+
+def _last_line(error: BaseException) -> str:
+    """Where a library wraps an error, the reason stands last."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from workbench.errors import ExitStatus, UserError, WorkbenchError
 
 _LOG = logging.getLogger("workbench")
+_LOG.addHandler(logging.NullHandler())  # before a run's log is opened, nothing is said twice on the terminal
 
 
 def log_to(path: Path) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,7 +25,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _MOST_NODES = 100_000
 """A hand-written file has far fewer; aliases of aliases (a "billion laughs") reach it at once."""
 
-_INTEGER = re.compile(r"[-+]?[0-9]+")
+_STANDARD_TAG = "tag:yaml.org,2002:"
+_INTEGER = re.compile(r"[-+]?[0-9]{1,100}")  # Python refuses to convert very long ones
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())
@@ -90,8 +91,12 @@ def read(path: Path, name: str | None = None) -> Document:
 
 def parse(text: str, name: str) -> Document:
     """Parse YAML text; see `read`."""
+    builder = _Builder(name)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = builder.build(node, ()) if node is not None else None
+    except RecursionError:  # brackets in brackets; both walks go down by calling themselves
+        raise RecipeError(Problem(name, "is nested too deeply")) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -99,8 +104,6 @@ def parse(text: str, name: str) -> Document:
         raise RecipeError(Problem(f"{name}{line}", f"is not YAML: {message}")) from None
     if node is None:
         raise RecipeError(Problem(name, "is empty", "see `workbench explain recipe` for the sections"))
-    builder = _Builder(name)
-    value = builder.build(node, ())
     if builder.problems:
         raise RecipeError(builder.problems)
     return Document(name, value, builder.places)
@@ -121,6 +124,9 @@ class _Builder:
         if self._nodes > _MOST_NODES or id(node) in self._open:
             raise RecipeError(Problem(f"{self.name}:{node.start_mark.line + 1}", "aliases repeat without end"))
         self.places.setdefault(trail, f"{self.name}:{node.start_mark.line + 1}")
+        if not node.tag.startswith(_STANDARD_TAG) or "python" in node.tag:
+            where = f"{self.name}:{node.start_mark.line + 1} {dotted(trail)}"
+            self.problems.append(Problem(where, f"has the tag {node.tag}", "write the value without a tag"))
         if isinstance(node, yaml.ScalarNode):
             return parse_scalar(node.value) if node.style is None else node.value
         self._open.add(id(node))
@@ -162,40 +168,60 @@ def check(model: type[Model], document: Document) -> Model:
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Document) -> list[Problem]:
     """pydantic's errors in our words: file:line, what was found, what is allowed, a did-you-mean."""
-    problems = []
+    problems: list[Problem] = []
+    alternatives: dict[Trail, tuple[Trail, int]] = {}
     for item in error.errors():
-        trail, owner = _follow(item["loc"], model, document.value)
+        trail, owner, choice = _follow(item["loc"], model, document.value)
         found, advice = _words(dict(item), trail, owner)
-        problems.append(Problem(document.where(trail), found, advice))
+        problem = Problem(document.where(trail), found, advice)
+        if choice is None:
+            problems.append(problem)
+        elif choice not in alternatives:
+            alternatives[choice] = trail, len(problems)
+            problems.append(problem)
+        else:  # one mistake, told once for each alternative of a union: the one that got furthest knows best
+            deepest, at = alternatives[choice]
+            if len(trail) > len(deepest):
+                alternatives[choice], problems[at] = (trail, at), problem
+            elif trail == deepest and advice not in problems[at].do:
+                problems[at] = replace(problems[at], do=f"{problems[at].do}; or {advice}")
     return problems
 
 
-def _follow(loc: Sequence[Key], model: type[BaseModel], value: Any) -> tuple[Trail, type[BaseModel] | None]:
-    """The trail of an error in the file, and the model that the last key was looked up in.
+def _follow(
+    loc: Sequence[Key], model: type[BaseModel], value: Any
+) -> tuple[Trail, type[BaseModel] | None, Trail | None]:
+    """The trail of an error in the file, the model that the last key was looked up in, and the trail of the union that
+    it is one alternative's complaint about (None: of no such union).
 
-    pydantic puts the tag of a union into the location (`method.lora.rank`); the file has no such key.
+    pydantic puts what the file has no key for into the location: the tag of a union (`method.lora.rank`), the name of
+    an alternative (`method.lora.targets.list[str]`).
     """
     trail: list[Key] = []
     owner: type[BaseModel] | None = model
+    choice: Trail | None = None
     candidates: list[type[BaseModel]] = [model]
-    for position, key in enumerate(loc):
-        last = position == len(loc) - 1
-        tagged = [c for c in candidates if _tag(c) == key]
-        if tagged and len(candidates) > 1 and not (isinstance(value, Mapping) and key in value):
+    free_keys = False
+    for key in loc:
+        tagged = [c for c in candidates if _tag(c) == key] if len(candidates) > 1 else []
+        if isinstance(value, list) and isinstance(key, int):
+            trail.append(key)
+            value = value[key] if key < len(value) else None
+        elif free_keys and isinstance(value, Mapping):
+            trail.append(key)
+            value, free_keys = value.get(key), False
+        elif tagged:
             candidates = tagged
-            continue
-        if not isinstance(value, Mapping | list) and not last:
-            continue
-        owner = candidates[0] if candidates else None
-        trail.append(key)
-        if isinstance(value, Mapping):
-            value = value.get(str(key))
-        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
-            value = value[key]
-            continue
-        field_info = owner.model_fields.get(str(key)) if owner else None
-        candidates = _models_in(field_info.annotation) if field_info else []
-    return tuple(trail), owner
+        elif isinstance(value, Mapping) and (key in value or any(key in c.model_fields for c in candidates)):
+            owner = candidates[0] if candidates else None
+            trail.append(key)
+            value = value.get(key)
+            info = owner.model_fields.get(str(key)) if owner else None
+            candidates = _models_in(info.annotation) if info else []
+            free_keys = info is not None and get_origin(info.annotation) is dict
+        else:
+            choice = tuple(trail)
+    return tuple(trail), owner, choice
 
 
 def _tag(model: type[BaseModel]) -> str | None:
@@ -224,10 +250,9 @@ def _words(item: dict[str, Any], trail: Trail, owner: type[BaseModel] | None) ->
         return "says no name", "write `name: ...` as the first field of the section"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"found {shown(value)}", "a section with fields is needed"
-    message = str(context["error"]) if kind == "value_error" else item["msg"].removeprefix("Input should be ")
     if kind == "value_error":
-        return message, ""
-    return f"found {shown(value)}", f"should be {message}"
+        return str(context["error"]), ""
+    return f"found {shown(value)}", re.sub("^(Input|String|List) ", "", item["msg"])
 
 
 def shown(value: Any) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from workbench.errors import Problem, RunError
 
@@ -60,13 +62,24 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one JSON line in a single write, so that a crash leaves at most one torn last line."""
+    """Append one JSON line in a single write, so that a crash leaves at most one torn last line; a torn line that is
+    there already is cut off first, or the two would make one unreadable line together."""
     try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json_line(row))
+        with path.open("ab+") as stream:
+            stream.truncate(_whole_lines_bytes(stream))
+            stream.write(json_line(row).encode())
             stream.flush()
     except OSError as error:
         raise RunError(unwritable(path, error)) from error
+
+
+def _whole_lines_bytes(stream: BinaryIO) -> int:
+    end = stream.seek(0, os.SEEK_END)
+    for start in range(end - 1, -1, -1):
+        stream.seek(start)
+        if stream.read(1) == b"\n":
+            return start + 1
+    return 0
 
 
 def read_json(path: Path) -> Any:
@@ -84,26 +97,37 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file; a torn last line (a crash while appending) is left out."""
+    """The rows of a JSONL file, none where there is no file; a torn last line (a crash while appending) is left out.
+
+    Raises:
+        RunError: a line is not JSON.
+    """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RunError(Problem(f"{path}:{number}", f"is damaged: {error}")) from error
+            yield row
 
 
 @contextlib.contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_directory(path: Path, keep: bool = False) -> Iterator[Path]:
     """A fresh directory to fill, renamed to `path` at the end; on any error `path` does not come to be.
+
+    Args:
+        keep: what came to be at `path` meanwhile (another process did the same work) stays, and ours is dropped.
 
     Raises:
         RunError: the place cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f"{_leftover_prefix(path)}{os.getpid()}")
     try:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        _remove_leftovers(path)
         temporary.mkdir(parents=True)
     except OSError as error:
         raise RunError(unwritable(temporary, error)) from error
@@ -112,13 +136,42 @@ def whole_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 flush(file)
-        if path.exists():
+        if path.exists() and not keep:
             shutil.rmtree(path)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not (keep and path.exists()):
+                raise
     except OSError as error:
         raise RunError(unwritable(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _leftover_prefix(path: Path) -> str:
+    return f".{path.name}.tmp-{socket.gethostname()}-"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine left half made when they were killed; one that is at work on the same
+    directory now (a second run filling the same cache) keeps its own."""
+    prefix = _leftover_prefix(path)
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
+        process = leftover.name.removeprefix(prefix)
+        # not digits: another machine, whose name begins with this one's
+        if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
+            shutil.rmtree(leftover)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def flush(path: Path) -> None:

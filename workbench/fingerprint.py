@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files, resources
+from workbench.errors import RunError
 
 _BLOCK_BYTES = 1 << 22
 
@@ -29,13 +31,14 @@ def of_file(path: Path) -> str:
     stat = path.stat()
     key = of_value([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
     note = resources.cache_directory() / "hashes" / key[:2] / key
-    if note.exists():
+    with contextlib.suppress(OSError):
         return note.read_text(encoding="utf-8")
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
-    files.write_text(note, digest.hexdigest())
+    with contextlib.suppress(RunError):  # without the note the file is only read again the next time
+        files.write_text(note, digest.hexdigest())
     return digest.hexdigest()
 
 

@@ -22,7 +22,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 class Row(BaseModel):
     """What cards share with recipes: unknown fields are errors, nothing is converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Split(Row):
@@ -67,7 +69,7 @@ class Card(Row):
     """Splits by name."""
     split_seed: int = 0
     """Seed of the shares."""
-    separator: str | None = None
+    separator: Annotated[str, Field(min_length=1)] | None = None
     """For .txt files: what stands between documents (`<|endoftext|>`)."""
     document_bytes: Annotated[int, Field(ge=64)] | None = None
     """For .txt files without a separator: cut at line ends into documents of about this many bytes."""

@@ -80,7 +80,8 @@ class LmEval(Row):
     max_items: Annotated[int, Field(ge=1)] | None = None
     """Only the first so many documents. None: all."""
     primary: str = "acc"
-    """The metric that a comparison is decided on."""
+    """The metric that a comparison is decided on, of those that every document has by itself (`acc`, `exact_match`;
+    where a task filters answers in several ways `metric,filter`). Perplexities and set-wide metrics are refused."""
 
 
 Task = Annotated[Heldout | Generate | Choice | LmEval, Field(discriminator="name")]

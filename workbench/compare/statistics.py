@@ -6,6 +6,7 @@ together. Intervals are bias-corrected and accelerated bootstraps (Efron 1987) o
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -53,12 +54,22 @@ def mean(values: Sequence[float], weights: Sequence[float], clusters: Sequence[s
 
 
 def paired_difference(
-    ours: Sequence[float], theirs: Sequence[float], weights: Sequence[float], clusters: Sequence[str]
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    weights: Sequence[float],
+    clusters: Sequence[str],
+    resamples: int = RESAMPLES,
 ) -> Estimate:
-    """The weighted mean of `ours - theirs` over the same items, one entry an item in the same order."""
+    """The weighted mean of `ours - theirs` over the same items, one entry an item in the same order.
+
+    A single cluster says nothing of how another would have come out: its interval is the whole line.
+    """
     differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
     sums, sizes = _by_cluster(differences, weights, clusters)
-    return _bootstrapped(sums, sizes, float(sums.sum() / sizes.sum()), len(differences))
+    value = float(sums.sum() / sizes.sum())
+    if len(sums) == 1:
+        return Estimate(value, -math.inf, math.inf, len(differences), 1)
+    return _bootstrapped(sums, sizes, value, len(differences), resamples)
 
 
 def _by_cluster(
@@ -71,7 +82,9 @@ def _by_cluster(
     return sums, np.bincount(index, weights=weighted, minlength=len(names))
 
 
-def _bootstrapped(sums: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], value: float, items: int) -> Estimate:
+def _bootstrapped(
+    sums: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], value: float, items: int, resamples: int = RESAMPLES
+) -> Estimate:
     if len(sums) < 2 or np.allclose(sums / sizes, value, rtol=0, atol=1e-15):
         return Estimate(value, value, value, items, len(sums))
     with warnings.catch_warnings():
@@ -81,7 +94,7 @@ def _bootstrapped(sums: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], value
             lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
             paired=True,
             vectorized=True,
-            n_resamples=RESAMPLES,
+            n_resamples=resamples,
             method="BCa",
             rng=np.random.default_rng(_SEED),
             batch=500,

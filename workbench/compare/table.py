@@ -49,7 +49,8 @@ def compare(runs: list[Run], suite: str | None = None) -> tuple[str, list[TaskTa
     tables = []
     for task, facts in results[0]["tasks"].items():
         cells = [
-            _cell(rows[at][task], rows[0][task] if at else None, results[at]["tasks"][task]) for at in range(len(runs))
+            _cell(rows[at].get(task, []), rows[0].get(task, []) if at else None, results[at]["tasks"][task])
+            for at in range(len(runs))
         ]
         tables.append(TaskTable(task, facts["metric"], facts["higher_is_better"], cells))
     return suite, tables
@@ -105,7 +106,7 @@ def _cell(rows: list[dict[str, Any]], first: list[dict[str, Any]] | None, facts:
     score = Estimate(*(facts[key] for key in ("value", "low", "high", "items", "clusters")))
     if first is None:
         return Cell(score, None)
-    if [row["id"] for row in rows] != [row["id"] for row in first]:
+    if [row["id"] for row in rows] != [row["id"] for row in first] or len(rows) != score.items:
         raise ComparisonRefusedError(
             "the item files hold different items under one fingerprint: one of them is damaged"
         )

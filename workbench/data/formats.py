@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from workbench.data.readers import RawRow
 from workbench.errors import DataError, Problem
 
 ROLES = ("system", "user", "assistant")
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 _SHAREGPT = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -82,10 +84,17 @@ def examples(paths: list[Path], card: Card, split: str) -> Iterator[Example | Ba
             except UnusableError as error:
                 yield BadRow(raw.where, str(error))
                 continue
-            seen[example.id] = seen.get(example.id, 0) + 1
-            if seen[example.id] > 1:
-                example = Example(**{**example.__dict__, "id": f"{example.id}#{seen[example.id]}"})
-            yield example
+            yield replace(example, id=_distinct(example.id, seen))
+
+
+def _distinct(name: str, seen: dict[str, int]) -> str:
+    """The name itself the first time, then name#2, name#3, ..., never one that another row has."""
+    chosen = name
+    while chosen in seen:
+        seen[name] += 1
+        chosen = f"{name}#{seen[name]}"
+    seen[chosen] = 1
+    return chosen
 
 
 def content_key(values: Mapping[str, Any]) -> str:
@@ -120,9 +129,13 @@ def _column(values: Mapping[str, Any], card: Card, ours: str) -> Any:
     if "{" in theirs:
         try:
             return theirs.format_map({key: "" if value is None else value for key, value in values.items()})
-        except (KeyError, ValueError, IndexError) as error:
-            raise UnusableError(f"the pattern {theirs!r} cannot be filled: no column {error}") from None
-    if ours == "input" and theirs not in values:
+        except KeyError as error:
+            advice = documents.did_you_mean(str(error.args[0]), [str(key) for key in values])
+            raise UnusableError(f"the pattern {theirs!r} needs a column {error.args[0]!r}; {advice}") from None
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            raise UnusableError(f"the pattern {theirs!r} cannot be filled: {error}") from None
+    turns = ours == "prompt" and isinstance(values.get(card.columns.get("chosen", "chosen")), list)
+    if theirs not in values and (ours == "input" or turns):
         return ""
     return _plain_column(values, theirs)
 
@@ -138,6 +151,8 @@ def _text(value: Any, column: str) -> str:
         raise UnusableError(f"{column} is {documents.shown(value)}, text is needed")
     if not value.strip():
         raise UnusableError(f"{column} is empty")
+    if _HALF_A_PAIR.search(value):
+        raise UnusableError(f"{column} holds half of a surrogate pair, which is no character")
     return value
 
 
@@ -155,7 +170,7 @@ def _conversation(value: Any, role_key: str, content_key: str, roles: Mapping[st
     for number, turn in enumerate(value, 1):
         if not isinstance(turn, Mapping) or role_key not in turn or content_key not in turn:
             raise UnusableError(f"turn {number} has no {role_key!r} and {content_key!r}")
-        if turn[role_key] not in roles:
+        if str(turn[role_key]) not in roles:
             advice = documents.did_you_mean(str(turn[role_key]), list(roles))
             raise UnusableError(f"turn {number} has the unknown role {turn[role_key]!r}; {advice}")
         content = _text(turn[content_key], f"turn {number}")
@@ -170,16 +185,20 @@ def _conversation(value: Any, role_key: str, content_key: str, roles: Mapping[st
 
 
 def _preference(columns: Mapping[str, Any]) -> dict[str, tuple[Message, ...]]:
-    chosen, rejected = columns["chosen"], columns["rejected"]
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        roles = {role: role for role in ROLES}
-        one = _conversation(chosen, "role", "content", roles)
-        other = _conversation(rejected, "role", "content", roles)
-        if one[:-1] != other[:-1]:
-            raise UnusableError("chosen and rejected differ before their last turn")
-        return {"messages": one[:-1], "chosen": one[-1:], "rejected": other[-1:]}
+    """Three texts, or chosen and rejected as conversations: whole ones, or the turns after a prompt of turns."""
+    prompt, chosen, rejected = columns["prompt"], columns["chosen"], columns["rejected"]
     if chosen == rejected:
         raise UnusableError("chosen and rejected are the same")
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        roles = {role: role for role in ROLES}
+        before = prompt if isinstance(prompt, list) and chosen[: len(prompt)] != prompt else []
+        one = _conversation([*before, *chosen], "role", "content", roles)
+        other = _conversation([*before, *rejected], "role", "content", roles)
+        if one[:-1] != other[:-1]:
+            raise UnusableError("chosen and rejected differ before their last turn")
+        if len(one) < 2:
+            raise UnusableError("chosen has no turn before the answer, and prompt is no list of turns")
+        return {"messages": one[:-1], "chosen": one[-1:], "rejected": other[-1:]}
     return {
         "messages": (Message("user", _text(columns["prompt"], "prompt")),),
         "chosen": (Message("assistant", _text(chosen, "chosen")),),

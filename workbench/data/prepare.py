@@ -27,7 +27,7 @@ from workbench.progress import Progress
 from workbench.recipe import pin
 from workbench.recipe.resolved import Resolved
 
-_CODE_VERSION = 1
+_CODE_VERSION = 2
 """Raised when rendering changes what it gives for the same rows."""
 _ROWS_A_BATCH = 512
 _LENGTH_BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -116,7 +116,7 @@ def prepare(resolved: Resolved, renderer: Renderer, max_length: int, guard: Guar
     paths = pin.split_files(resolved.data, resolved.recipe.data.split)
     place = resources.cache_directory() / "rows" / _key(resolved, renderer, max_length, guard, paths)
     if not (place / "account.json").exists():
-        with files.whole_directory(place) as fresh:
+        with files.whole_directory(place, keep=True) as fresh:
             account = _write(fresh / "rows.arrow", resolved, renderer, max_length, guard, paths, progress)
             files.write_json(fresh / "account.json", account)
     rows = datasets.Dataset.from_file(str(place / "rows.arrow"))
@@ -133,7 +133,8 @@ def _key(resolved: Resolved, renderer: Renderer, max_length: int, guard: Guard, 
             "data": data.model_dump(mode="json", exclude={"name"}),
             "objective": resolved.recipe.objective.model_dump(mode="json"),
             "tokenizer": fingerprint.of_text(renderer.tokenizer.backend_tokenizer.to_str()),
-            "special": sorted(renderer.end_ids) + renderer.start_ids,
+            "special": [renderer.start_ids, sorted(renderer.end_ids), sorted(renderer.special_ids)],
+            "marks": [renderer.tokenizer.bos_token_id, renderer.tokenizer.eos_token_id],
             "template": renderer.template,
             "max_length": max_length,
             "items": sorted(digest.hex() for digest in guard.prompts),
@@ -199,7 +200,7 @@ def _one(
     if longest > max_length:
         if data.too_long == "refuse":
             return BadRow(row.where, f"is {longest} tokens long, at most {max_length} fit (data.too_long: drop or cut)")
-        made = _cut(made, max_length) if data.too_long == "cut" else []
+        made = _cut(made, max_length, renderer) if data.too_long == "cut" else []
         if not made:
             account.dropped["too long"] += 1
             return []
@@ -241,20 +242,24 @@ def _render(row: Example, resolved: Resolved, renderer: Renderer, max_length: in
     ]
 
 
-def _cut(made: list[tuple[dict[str, Any], int]], max_length: int) -> list[tuple[dict[str, Any], int]]:
-    """Rows cut at the end to `max_length`; those left without a counted token fall away."""
+def _cut(
+    made: list[tuple[dict[str, Any], int]], max_length: int, renderer: Renderer
+) -> list[tuple[dict[str, Any], int]]:
+    """Rows cut at the end to `max_length`; those left without a counted token, or a difference, fall away."""
     kept = []
     for row, _ in made:
         if "input_ids" in row:
             row = {**row, "input_ids": row["input_ids"][:max_length], "labels": row["labels"][:max_length]}
-            if all(label == IGNORED for label in row["labels"]):
-                continue
+            answers = [[label for label in row["labels"] if label != IGNORED]]
+            useful = bool(answers[0])
         else:
-            room = max_length - len(row["prompt_ids"])
-            if room < 1:
-                continue
+            room = max(0, max_length - len(row["prompt_ids"]))
             row = {**row, "chosen_ids": row["chosen_ids"][:room], "rejected_ids": row["rejected_ids"][:room]}
-        kept.append((row, max_length))
+            answers = [row["chosen_ids"], row["rejected_ids"]]
+            useful = answers[0] != answers[1]
+        if useful:
+            row["text_bytes"] = min(row["text_bytes"], sum(renderer.text_bytes(ids) for ids in answers))
+            kept.append((row, max_length))
     return kept
 
 

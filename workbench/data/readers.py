@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 from workbench import documents
 from workbench.catalog.cards import Card
 from workbench.errors import DataError, Problem
+
+_LONGEST_CSV_FIELD = 2**31 - 1
+"""Python's own limit of 131,072 characters would refuse a long document."""
+_CHUNK_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,13 @@ def read(path: Path, card: Card) -> Iterator[RawRow]:
     if path.suffix not in endings:
         advice = documents.did_you_mean(path.suffix, list(endings))
         raise DataError(Problem(shown, f"is of no known kind ({path.suffix or 'no ending'})", advice))
+    last = "its start"
     try:
-        yield from endings[path.suffix](path, shown, card)
-    except UnicodeDecodeError as error:
-        raise DataError(Problem(shown, f"is not UTF-8 text (byte {error.start})", "is it a binary file?")) from None
+        for row in endings[path.suffix](path, shown, card):
+            yield row
+            last = row.where
+    except UnicodeDecodeError:
+        raise DataError(Problem(shown, f"is not UTF-8 text, soon after {last}", "is it a binary file?")) from None
     except (pa.ArrowException, OSError, csv.Error) as error:
         raise DataError(Problem(shown, f"cannot be read: {error}")) from None
 
@@ -69,14 +76,14 @@ def _json_lines(path: Path, shown: str, card: Card) -> Iterator[RawRow]:
                 continue
             try:
                 yield _row(f"{shown}:{number}", json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield RawRow(f"{shown}:{number}", problem=f"is not JSON: {error}")
 
 
 def _json_array(path: Path, shown: str, card: Card) -> Iterator[RawRow]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
         raise DataError(Problem(shown, f"is not JSON: {error}", "rows one a line belong in a .jsonl file")) from None
@@ -87,9 +94,16 @@ def _json_array(path: Path, shown: str, card: Card) -> Iterator[RawRow]:
 
 
 def _csv(path: Path, shown: str, card: Card) -> Iterator[RawRow]:
+    csv.field_size_limit(_LONGEST_CSV_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream, restkey="", restval=None), 1):
-            if "" in row or None in row.values():
+        reader = csv.DictReader(stream)
+        names = list(reader.fieldnames or [])
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DataError(Problem(f"{shown}:1", f"names the column {twice[0]!r} twice", "rename one of the two"))
+        for number, row in enumerate(reader, 1):
+            # What is too much stands under None, what is missing is None; "" may be a name (an unnamed index column).
+            if None in row or None in row.values():
                 yield RawRow(f"{shown}:{number}", problem="has another number of columns than the first line")
             else:
                 yield RawRow(f"{shown}:{number}", row)
@@ -120,21 +134,29 @@ def _text(path: Path, shown: str, card: Card) -> Iterator[RawRow]:
 
 def _documents(path: Path, card: Card) -> Iterator[str]:
     """The documents of a text file: between separators, or cut at line ends, else the file as one."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        for text in _between(stream, card.separator) if card.separator else _cut_at_lines(stream, card.document_bytes):
+            if text.strip():
+                yield text
+
+
+def _between(stream: TextIO, separator: str) -> Iterator[str]:
+    """What stands between separators, each with one line end at its end. A separator may span or share lines."""
+    rest = ""
+    while chunk := stream.read(_CHUNK_CHARACTERS):
+        *whole, rest = (rest + chunk).split(separator)
+        for text in whole:
+            yield text.strip("\r\n") + "\n"
+    yield rest.strip("\r\n") + "\n"
+
+
+def _cut_at_lines(stream: TextIO, document_bytes: int | None) -> Iterator[str]:
     parts: list[str] = []
     size = 0
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        for line in stream:
-            if card.separator is not None and card.separator in line:
-                before, _, after = line.partition(card.separator)
-                text = "".join([*parts, before])
-                if text.strip():
-                    yield text.strip("\n") + "\n"
-                parts, size = [after] if after.strip() else [], 0
-                continue
-            parts.append(line)
-            size += len(line.encode())
-            if card.document_bytes is not None and size >= card.document_bytes:
-                yield "".join(parts)
-                parts, size = [], 0
-    if "".join(parts).strip():
-        yield "".join(parts)
+    for line in stream:
+        parts.append(line)
+        size += len(line.encode())
+        if document_bytes is not None and size >= document_bytes:
+            yield "".join(parts)
+            parts, size = [], 0
+    yield "".join(parts)

@@ -8,15 +8,16 @@ and the end-of-turn token. What cannot be placed exactly is refused, never guess
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from workbench.data import special_tokens
 from workbench.data.formats import Message, UnusableError, last_answer
 from workbench.errors import DataError, Problem
 
@@ -24,7 +25,6 @@ IGNORED = -100
 """The label of a token that is not counted (torch's convention)."""
 
 _MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_UNBOUNDED = 10**9
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Renderer:
         self.template = template
         self.system = system
         self.turns = turns
-        self.start_ids = _start_ids(tokenizer)
-        self.special_ids = frozenset(tokenizer.all_special_ids)
-        self.end_ids = _end_ids(tokenizer)
-        tokens = [token for token in tokenizer.all_special_tokens if token]
-        self._control = re.compile("|".join(re.escape(token) for token in tokens)) if tokens else None
+        self.start_ids = special_tokens.start_ids(tokenizer)
+        special = special_tokens.texts(tokenizer)
+        self.special_ids = frozenset(special.values())
+        self.end_ids = special_tokens.end_ids(tokenizer)
+        self._control = re.compile("|".join(map(re.escape, special))) if special else None
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """A whole conversation with its assistant turns counted (`turns`: all of them, or the last).
@@ -72,7 +72,12 @@ class Renderer:
         return rendered
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids that an answer is generated from, or scored after: the same as in training."""
+        """The ids that an answer is generated from, or scored after: the same as in training.
+
+        Raises:
+            UnusableError: it cannot be rendered exactly.
+        """
+        self._refuse_control(message.content for message in messages)
         if self.template is None:
             return [token for token, _ in self._plain_tokens(messages)]
         return self._encode(self._render(messages, generation_prompt=True))[0]
@@ -87,26 +92,29 @@ class Renderer:
         rendered = self.conversation([*messages, Message("assistant", answer)])
         if rendered.ids[: len(prompt)] != prompt:
             raise UnusableError("the prompt is rendered otherwise when an answer follows")
-        counted = rendered.ids[len(prompt) :]
-        while counted and counted[-1] in self.end_ids | self.special_ids:
-            counted = counted[:-1]
-        return counted
+        after = zip(rendered.ids[len(prompt) :], rendered.counted[len(prompt) :], strict=True)
+        answer_ids = [token for token, counted in after if counted]
+        while answer_ids and answer_ids[-1] in self.end_ids | self.special_ids:
+            answer_ids.pop()
+        return answer_ids
 
     def document(self, text: str, max_length: int) -> list[Rendered]:
         """Raw text as windows of at most `max_length` tokens, each after the start token, every token counted once;
         the last window ends with the end-of-text token."""
         self._refuse_control([text])
-        ids = self._encode(text)[0]
+        ids, offsets = self._encode(text)
         start, end = self.document_marks()
         width = max_length - len(start)
         ids = ids + end
-        pieces = [ids[at : at + width] for at in range(0, len(ids), width)]
-        sizes = [len(self.tokenizer.decode(piece, skip_special_tokens=True).encode()) for piece in pieces]
-        sizes[-1] += len(text.encode()) - sum(sizes)  # a cut inside a character is settled in the last window
-        return [
-            Rendered(start + piece, [False] * len(start) + [True] * len(piece), len(start), size)
-            for piece, size in zip(pieces, sizes, strict=True)
-        ]
+        firsts = range(0, len(ids), width)
+        # A character that is cut between two windows is counted in the second.
+        begins = [0, *(offsets[at][0] if at < len(offsets) else len(text) for at in firsts[1:]), len(text)]
+        windows = []
+        for at, (begin, stop) in zip(firsts, pairwise(begins), strict=True):
+            piece = ids[at : at + width]
+            counted = [False] * len(start) + [True] * len(piece)
+            windows.append(Rendered(start + piece, counted, len(start), len(text[begin:stop].encode())))
+        return windows
 
     def document_marks(self) -> tuple[list[int], list[int]]:
         """What stands before and after a document: BOS (else EOS), EOS.
@@ -122,6 +130,10 @@ class Renderer:
     def text_ids(self, text: str) -> list[int]:
         """The ids of bare text, without any special token."""
         return self._encode(text)[0]
+
+    def text_bytes(self, ids: list[int]) -> int:
+        """UTF-8 bytes of the text of some ids, special tokens left out."""
+        return len(self.tokenizer.decode(ids, skip_special_tokens=True).encode())
 
     def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -167,7 +179,8 @@ class Renderer:
         before = 0
         for token, (begin, stop) in zip(ids, offsets, strict=True):
             owner = min(bisect_right(ends, begin), len(whole) - 1)
-            if stop > ends[owner] and {owner, owner + 1} & answers:
+            reached = bisect_left(ends, stop)
+            if reached > owner and answers.intersection(range(owner, reached + 1)):
                 raise UnusableError("a token straddles the boundary between prompt and answer")
             if owner != before and before in answers:
                 tokens.append((self.tokenizer.eos_token_id, before))
@@ -181,15 +194,17 @@ class Renderer:
         assert self.template is not None
         text = self._render(messages)
         ids, offsets = self._encode(text)
-        if _MARKERS.search(self.template):
+        marked = _MARKERS.search(self.template) is not None
+        if marked:
             spans = self._marked_spans(messages)
             spans = spans if self.turns == "all" else spans[-1:]
         else:
-            spans = [self._prefix_span(messages, at, text) for at in turns]
+            starts = [self._prompt_end(messages, at, text) for at in turns]
+            spans = list(pairwise([*starts, len(text)]))
         counted = [False] * len(ids)
         ends = []
         for start, end in spans:
-            last = self._end_of_turn(ids, offsets, start, end)
+            last = self._end_of_turn(ids, offsets, start, end, marked)
             for at in _tokens_within(offsets, start, offsets[last][1]):
                 counted[at] = True
             ends.append(last)
@@ -202,7 +217,7 @@ class Renderer:
             text = self.tokenizer.apply_chat_template(
                 words, tokenize=False, add_generation_prompt=generation_prompt, chat_template=self.template
             )
-        except (jinja2.TemplateError, TypeError, KeyError) as error:
+        except (jinja2.TemplateError, TypeError, LookupError, ValueError) as error:
             raise UnusableError(f"the chat template refuses it: {error}") from None
         return str(text)
 
@@ -218,25 +233,28 @@ class Renderer:
             raise UnusableError("the template's generation markers mark nothing")
         return [(int(start), int(end)) for start, end in spans[0]]
 
-    def _prefix_span(self, messages: Sequence[Message], turn: int, text: str) -> tuple[int, int]:
+    def _prompt_end(self, messages: Sequence[Message], turn: int, text: str) -> int:
+        """Where the prompt of a turn ends in the whole text, which must begin with it."""
         prefix = self._render(messages[:turn], generation_prompt=True)
         if not text.startswith(prefix):
             raise UnusableError(
                 "the template is not prefix-stable: the prompt of turn "
                 f"{turn + 1} is rendered otherwise inside the whole conversation (try objective.turns: last)"
             )
-        return len(prefix), _UNBOUNDED
+        return len(prefix)
 
-    def _end_of_turn(self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int) -> int:
-        """The position of the token that ends the turn which begins at a character."""
-        inside = [at for at, (begin, _) in enumerate(offsets) if begin >= start]
-        beyond = [at for at in inside if ids[at] in self.end_ids] or [
-            at for at in inside if ids[at] in self.special_ids
-        ]
-        within = [at for at in beyond if offsets[at][0] <= end] if end != _UNBOUNDED else beyond
-        if not within:
-            raise UnusableError("the template ends the answer with no end-of-turn token")
-        return within[0] if end == _UNBOUNDED else within[-1]
+    def _end_of_turn(self, ids: list[int], offsets: list[tuple[int, int]], start: int, end: int, marked: bool) -> int:
+        """The position of the token that ends the turn which begins at character `start`: the last one that is marked,
+        or follows at once; without markers the first one before `end`, where the next turn's prompt ends."""
+        inside = [at for at, (begin, _) in enumerate(offsets) if start <= begin <= end]
+        for kind in (self.end_ids, self.special_ids):
+            found = [at for at in inside if ids[at] in kind]
+            within = [at for at in found if offsets[at][0] < end]
+            if within:
+                return within[-1] if marked else within[0]
+            if found and marked:
+                return found[0]
+        raise UnusableError("the template ends the answer with no end-of-turn token")
 
     def _prove(self, rendered: Rendered, messages: Sequence[Message]) -> None:
         """At least one token counted, the end counted, and the prompt equal, id for id, to the evaluation's."""
@@ -253,26 +271,6 @@ class Renderer:
                 "a token straddles the boundary between prompt and answer, or the template renders the "
                 "prompt otherwise when the answer follows"
             )
-
-
-def _start_ids(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer itself puts before a text."""
-    with_special = list(tokenizer("a")["input_ids"])
-    without = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    for at in range(len(with_special) - len(without) + 1):
-        if with_special[at : at + len(without)] == without:
-            return with_special[:at]
-    return []
-
-
-def _end_ids(tokenizer: Any) -> frozenset[int]:
-    """Tokens that end a turn: EOS, and what chat formats use in its place."""
-    names = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<|eom_id|>", "<end_of_turn>")
-    vocabulary = tokenizer.get_vocab()
-    found = {vocabulary[name] for name in names if name in vocabulary}
-    if tokenizer.eos_token_id is not None:
-        found.add(tokenizer.eos_token_id)
-    return frozenset(found)
 
 
 def _tokens_within(offsets: list[tuple[int, int]], start: int, end: int) -> list[int]:

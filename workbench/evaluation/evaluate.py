@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from workbench import fingerprint
-from workbench.bases import template_fingerprint
 from workbench.catalog.suites import Choice, Generate, Heldout, LmEval
 from workbench.compare import statistics
 from workbench.data.formats import UnusableError
@@ -46,7 +45,7 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
         conditions: what else the scores depend on (dtype, device, versions), written into the results.
 
     Raises:
-        EvaluationError: an item cannot be asked exactly, a task is not to be had, or every item of one failed.
+        EvaluationError: an item cannot be asked exactly, or a task is not to be had.
     """
     rows: list[Row] = []
     tasks: dict[str, Any] = {}
@@ -62,7 +61,7 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
         rows += [{"task": one.task.id, **row} for row in made]
         tasks[one.task.id] = _summary(one, made)
     items = suite_fingerprint(suite, loaded)
-    templates = {name: template_fingerprint(scorer.renderer.template) for name, scorer in scorers.items()}
+    templates = {name: scoring.prompt_fingerprint(scorer.renderer) for name, scorer in scorers.items()}
     results = {
         "suite": suite.name,
         "fingerprint": fingerprint.of_value([items, extra]) if any(extra.values()) else items,

@@ -6,6 +6,9 @@ standard errors are left aside too: our comparison works on the rows.
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
     """One row a document, and a hash over the documents and prompts (part of the results' fingerprint).
 
     Raises:
-        EvaluationError: the extra is not installed, there is no such task, or it has no such metric.
+        EvaluationError: the extra is not installed, there is no such task, or its metric is not one value a document.
     """
     # Imported here: an optional extra, and seconds of import for whoever does not use it.
     try:
@@ -30,69 +33,98 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
             Problem(f"task {task.id}", "lm-evaluation-harness is not installed", "pip install 'workbench[lm-eval]'")
         ) from None
     local = folder / task.task
-    manager, wanted = _tasks(TaskManager, task, local)
+    is_local = local.suffix in (".yaml", ".yml")
+    if is_local and not local.is_file():
+        raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
     language_model = HFLM(
         pretrained=scorer.model,
-        tokenizer=scorer.renderer.tokenizer,
+        tokenizer=_templated(scorer),
         batch_size=scorer.batch_size,
         max_length=scorer.max_length,
     )
+    manager = TaskManager(include_path=str(local.parent), include_defaults=False) if is_local else TaskManager()
     try:
-        found = lm_eval.simple_evaluate(
-            model=language_model,
-            tasks=[wanted],
-            num_fewshot=task.fewshot,
-            limit=task.max_items,
-            task_manager=manager,
-            apply_chat_template=scorer.renderer.template is not None,
-            log_samples=True,
-            bootstrap_iters=0,
-        )
-    except (KeyError, ValueError, OSError) as error:
-        raise EvaluationError(
-            Problem(f"task {task.id}", f"lm-evaluation-harness cannot run it: {str(error).splitlines()[0][:200]}")
-        ) from None
-    samples = [sample for rows in found["samples"].values() for sample in rows]
-    return _rows(task, samples)
-
-
-def _tasks(manager_class: Any, task: LmEval, local: Path) -> tuple[Any, Any]:
-    if task.task.endswith((".yaml", ".yml")):
-        if not local.is_file():
-            raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
-        return manager_class(include_path=str(local.parent), include_defaults=False), local.stem
-    return manager_class(), task.task
-
-
-def _rows(task: LmEval, samples: list[dict[str, Any]]) -> tuple[list[Row], str]:
-    rows: list[Row] = []
-    seen: set[tuple[Any, Any]] = set()
-    hashes = []
-    for sample in samples:
-        key = (sample["doc_id"], sample.get("filter"))
-        if key in seen:
-            continue
-        seen.add(key)
-        if task.primary not in sample:
-            names = ", ".join(sorted(sample["metrics"]))
-            raise EvaluationError(
-                Problem(f"task {task.id} primary", f"the task has no metric {task.primary!r}", f"it has: {names}")
+        # Paths in a task file are relative to it; the library takes them as relative to the working directory.
+        with contextlib.chdir(local.parent) if is_local else contextlib.nullcontext():
+            found = lm_eval.simple_evaluate(
+                model=language_model,
+                tasks=[_name_in(manager, local) if is_local else task.task],
+                num_fewshot=task.fewshot,
+                limit=task.max_items,
+                task_manager=manager,
+                system_instruction=scorer.renderer.system,
+                apply_chat_template=scorer.renderer.template is not None,
+                log_samples=True,
+                bootstrap_iters=0,
             )
-        value = sample[task.primary]
-        weight = 1.0
-        if isinstance(value, tuple | list):  # rolling log-likelihoods: (log-probability, bytes)
-            value, weight = -value[0] / value[1], float(value[1])
-        name = f"{sample['doc_id']}" + (f":{sample['filter']}" if sample.get("filter") not in (None, "none") else "")
-        rows.append(
-            {
-                "id": name,
-                "cluster": str(sample["doc_id"]),
-                "value": float(value),
+    except (KeyError, ValueError, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(
+            Problem(f"task {task.id}", f"lm-evaluation-harness cannot run it: {first[:200]}")
+        ) from None
+    return _rows(task, found["samples"])
+
+
+def _name_in(manager: Any, local: Path) -> str:
+    """What the task or group in a file is called; the file itself where another one beside it has that name."""
+    names = [name for name, entry in manager.task_index.items() if entry.yaml_path == local.resolve()]
+    return str(names[0] if names else local)
+
+
+def _templated(scorer: Scorer) -> Any:
+    """The tokenizer with the template that the run was trained with (the library takes it from there)."""
+    tokenizer = copy.deepcopy(scorer.renderer.tokenizer)
+    tokenizer.chat_template = scorer.renderer.template
+    return tokenizer
+
+
+def _rows(task: LmEval, samples: dict[str, list[dict[str, Any]]]) -> tuple[list[Row], str]:
+    metric, _, wanted = task.primary.partition(",")
+    filters = sorted({str(sample["filter"]) for found in samples.values() for sample in found})
+    if not wanted and len(filters) > 1:
+        raise _refused(
+            task,
+            f"the task extracts answers in several ways: {', '.join(filters)}",
+            f"name one, such as primary: {metric},{filters[0]}",
+        )
+    rows: dict[str, Row] = {}
+    hashes = []
+    for name, found in sorted(samples.items()):
+        for sample in found:
+            key = str(sample["doc_id"]) if len(samples) == 1 else f"{name}:{sample['doc_id']}"
+            if key in rows or (wanted and sample["filter"] != wanted):
+                continue
+            value, weight = _value(task, metric, sample)
+            rows[key] = {
+                "id": key,
+                "cluster": key,
+                "value": value,
                 "weight": weight,
                 "state": "ok",
                 "output": str(sample["filtered_resps"])[:2000],
                 "expected": str(sample["target"]),
             }
+            hashes.append([key, sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]])
+    if not rows:
+        raise _refused(task, f"the task has no filter {wanted!r}", f"it has: {', '.join(filters)}")
+    return list(rows.values()), str(hashes)
+
+
+def _value(task: LmEval, metric: str, sample: dict[str, Any]) -> tuple[float, float]:
+    """One document's value and its weight in the metric."""
+    if metric not in sample["metrics"]:
+        raise _refused(task, f"the task has no metric {metric!r}", f"it has: {', '.join(sorted(sample['metrics']))}")
+    value = sample[metric]
+    if metric == "bits_per_byte":  # of rolling log-likelihoods: (nats, bytes)
+        return -value[0] / value[1] / math.log(2.0), float(value[1])
+    if not isinstance(value, int | float) or metric.endswith("perplexity"):
+        raise _refused(
+            task,
+            f"{metric!r} is no mean over documents, so there is nothing to pair two models by",
+            "take a metric with a value a document, such as acc, exact_match or bits_per_byte",
         )
-        hashes.append([sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]])
-    return rows, str(hashes)
+    return float(value), 1.0
+
+
+def _refused(task: LmEval, found: str, do: str) -> EvaluationError:
+    return EvaluationError(Problem(f"task {task.id} primary", found, do))

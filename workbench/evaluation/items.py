@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from workbench import fingerprint
-from workbench.catalog.suites import Choice, Heldout, LmEval, OwnTask, Prompted
+from workbench.catalog.suites import Choice, Generate, Heldout, LmEval, OwnTask, Prompted
 from workbench.data import formats, splits
 from workbench.data.contamination import folded
 from workbench.data.formats import BadRow, Example, Message
@@ -81,7 +83,7 @@ def suite_fingerprint(suite: ResolvedSuite, loaded: list[TaskItems]) -> str:
     """sha256 over the exact items and the settings that score them."""
     tasks = [
         {
-            "task": one.task.model_dump(mode="json", exclude={"data", "split", "primary"}),
+            "task": one.task.model_dump(mode="json", exclude={"data", "split"}),
             "items": [item.as_words() for item in one.items],
         }
         for one in loaded
@@ -97,6 +99,8 @@ def questions(loaded: list[TaskItems]) -> Iterator[tuple[str, str]]:
 
 
 def _items(task: OwnTask, suite: ResolvedSuite) -> Iterator[Item]:
+    if isinstance(task, Generate):
+        _refuse_bad_patterns(task, suite)
     card = suite.cards[task.data]
     wanted = "text" if isinstance(task, Heldout) else None
     if (card.card.format == "text") != (wanted == "text") or card.card.format == "preference":
@@ -107,19 +111,44 @@ def _items(task: OwnTask, suite: ResolvedSuite) -> Iterator[Item]:
                 "heldout takes raw text; generate and choice take rows with a prompt and an answer",
             )
         )
-    rows = _chosen(task, suite, task.split, task.max_items)
+    rows = _rows(task, suite, task.split)
+    chosen = _subset(rows, task.max_items)
     if isinstance(task, Heldout):
-        for row in rows:
+        for row in chosen:
             yield from _pieces(row, task.max_bytes)
         return
-    solved = _chosen(task, suite, task.fewshot_split, task.fewshot + len(rows)) if task.fewshot else []
+    solved = sorted(_rows(task, suite, task.fewshot_split), key=_rank) if task.fewshot else []
     answers = tuple(sorted({_answer(row) for row in rows})) if isinstance(task, Choice) else ()
-    for row in rows:
-        shots = [shot for shot in solved if folded(shot.prompt_text()) != folded(row.prompt_text())][: task.fewshot]
-        messages = [message for shot in shots for message in _spaced(shot.messages)]
+    for row in chosen:
+        messages = [message for shot in _shots(task, suite, row, solved) for message in _spaced(shot.messages)]
         asked = row.messages[: formats.last_answer(row.messages)]
         options = _options(task, row, answers) if isinstance(task, Choice) else ()
         yield Item(row.id, row.cluster, tuple(messages), asked, row.prompt_text(), _answer(row), options)
+
+
+def _refuse_bad_patterns(task: Generate, suite: ResolvedSuite) -> None:
+    for field, pattern in (("extract", task.extract), ("refusal", task.refusal)):
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise EvaluationError(
+                Problem(f"suite {suite.name} task {task.id} {field}", f"{pattern!r} is no regex: {error}")
+            ) from None
+
+
+def _shots(task: Prompted, suite: ResolvedSuite, row: Example, solved: list[Example]) -> list[Example]:
+    """The first solved examples that do not ask what this row asks."""
+    asked = folded(row.prompt_text())
+    found = list(itertools.islice((shot for shot in solved if folded(shot.prompt_text()) != asked), task.fewshot))
+    if len(found) < task.fewshot:
+        raise EvaluationError(
+            Problem(
+                f"suite {suite.name} task {task.id} fewshot",
+                f"is {task.fewshot}, but the split {task.fewshot_split} has {len(found)} examples beside {row.where}",
+                "ask for fewer, or name a split with more rows",
+            )
+        )
+    return found
 
 
 def _answer(row: Example) -> str:
@@ -149,7 +178,7 @@ def _options(task: Choice, row: Example, answers: tuple[str, ...]) -> tuple[str,
     return tuple(options)
 
 
-def _chosen(task: Prompted | Heldout, suite: ResolvedSuite, split: str, most: int | None) -> list[Example]:
+def _rows(task: Prompted | Heldout, suite: ResolvedSuite, split: str) -> list[Example]:
     card = suite.cards[task.data]
     rows: list[Example] = []
     bad: list[BadRow] = []
@@ -158,10 +187,18 @@ def _chosen(task: Prompted | Heldout, suite: ResolvedSuite, split: str, most: in
     formats.refuse_above(bad, len(bad), 0, f"suite {suite.name} task {task.id}")
     if not rows:
         raise EvaluationError(Problem(f"suite {suite.name} task {task.id}", f"the split {split} has no rows"))
+    return rows
+
+
+def _rank(row: Example) -> tuple[float, str]:
+    """Where a row stands when some of a split are chosen: by content, so that other rows do not move it."""
+    return splits.position(formats.content_key(row.values), 0, "items"), row.id
+
+
+def _subset(rows: list[Example], most: int | None) -> list[Example]:
     if most is None or most >= len(rows):
         return rows
-    ranked = sorted(rows, key=lambda row: (splits.position(formats.content_key(row.values), 0, "items"), row.id))
-    kept = {id(row) for row in ranked[:most]}
+    kept = {id(row) for row in sorted(rows, key=_rank)[:most]}
     return [row for row in rows if id(row) in kept]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from workbench import bases, fingerprint
 from workbench.catalog.suites import Choice, Generate, Heldout
 from workbench.data.rendering import Renderer
 from workbench.errors import EvaluationError, Problem
@@ -37,18 +38,25 @@ class Scorer:
     progress: Progress
 
 
+def prompt_fingerprint(renderer: Renderer) -> str:
+    """What prompts look like beside their texts: the template and the recipe's system message."""
+    template = bases.template_fingerprint(renderer.template)
+    return template if renderer.system is None else fingerprint.of_value([template, renderer.system])
+
+
 def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     """Bits per byte: every token of a text scored once, in disjoint windows after the start token.
 
     Raises:
-        EvaluationError: the tokenizer does not give a text back, so its bits would be those of another text.
+        EvaluationError: the tokenizer does not give a text back, or reads a part of it as a control token, so its bits
+            would be those of another text.
     """
     start, _ = scorer.renderer.document_marks()
     pairs: list[Pair] = []
     owners: list[int] = []
     for at, item in enumerate(items):
         ids = scorer.renderer.text_ids(item.text)
-        _refuse_lossy(scorer.renderer.tokenizer, ids, item, task)
+        _refuse_lossy(scorer.renderer, ids, item, task)
         width = scorer.max_length - len(start)
         for first in range(0, len(ids), width):
             pairs.append((start, ids[first : first + width]))
@@ -63,8 +71,17 @@ def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     return rows
 
 
-def _refuse_lossy(tokenizer: Any, ids: list[int], item: Item, task: Heldout) -> None:
-    back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+def _refuse_lossy(renderer: Renderer, ids: list[int], item: Item, task: Heldout) -> None:
+    control = renderer.special_ids.intersection(ids) - {renderer.tokenizer.unk_token_id}
+    if control:
+        raise EvaluationError(
+            Problem(
+                f"task {task.id} item {item.id}",
+                f"holds the control token {renderer.tokenizer.decode([min(control)])!r} as text",
+                "take it out of the text (a card's `separator` cuts documents at it)",
+            )
+        )
+    back = renderer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     if back != item.text and back.lstrip(" ") != item.text.lstrip(" "):
         raise EvaluationError(
             Problem(
@@ -176,7 +193,8 @@ def extract(rule: str | None, text: str) -> str | None:
     if not matches:
         return None
     last = matches[-1]
-    return (last.group(1) if last.re.groups else last.group()).strip()
+    answer = last.group(1) if last.re.groups else last.group()
+    return None if answer is None else answer.strip()
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import peft
 import torch
 from torch import nn
 
+from workbench import documents
 from workbench.errors import MethodError, Problem
 from workbench.methods.targets import TargetPlan, plan_targets, prove_adapted
 from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Section, Vera
@@ -21,7 +22,7 @@ def apply(model: Any, method: Section, seed: int, start: Path | None = None) -> 
         start: directory of an adapter to go on from (`method.init_from`).
 
     Raises:
-        MethodError: targets that match nothing or do not fit.
+        MethodError: targets that match nothing or do not fit, or a start of another shape than the recipe says.
     """
     if isinstance(method, Full):
         for parameter in model.parameters():
@@ -32,8 +33,7 @@ def apply(model: Any, method: Section, seed: int, start: Path | None = None) -> 
     if isinstance(method, Qlora):
         model = _prepare_quantized(model)
     if start is not None:
-        trained = peft.PeftModel.from_pretrained(model, str(start), is_trainable=True)
-        _same_shape(trained, method)
+        trained = _started(model, method, start)
     else:
         config = _config(method, model, plan, seed)
         try:
@@ -67,6 +67,7 @@ def _config(method: Section, model: nn.Module, plan: TargetPlan, seed: int) -> p
             **common,
         )
     if isinstance(method, Ia3):
+        _feedforward_known(plan, method)
         feedforward = [name for name in plan.modules if name.rpartition(".")[2] in set(method.feedforward_targets)]
         return peft.IA3Config(feedforward_modules=feedforward, **common)
     if isinstance(method, Vera):
@@ -76,6 +77,20 @@ def _config(method: Section, model: nn.Module, plan: TargetPlan, seed: int) -> p
     assert isinstance(method, Oft)
     _block_divides(model, plan, method.block_size)
     return peft.OFTConfig(oft_block_size=method.block_size, r=0, **common)
+
+
+def _feedforward_known(plan: TargetPlan, method: Ia3) -> None:
+    """PEFT leaves out in silence a feedforward target that is no target (the default's may be none)."""
+    leaves = {name.rpartition(".")[2] for name in plan.modules}
+    unknown = [name for name in method.feedforward_targets if name not in leaves | set(Ia3().feedforward_targets)]
+    if unknown:
+        raise MethodError(
+            Problem(
+                "method.feedforward_targets",
+                f"{unknown[0]!r} is not the last name part of any of method.targets",
+                documents.did_you_mean(unknown[0], sorted(leaves)),
+            )
+        )
 
 
 def _block_divides(model: nn.Module, plan: TargetPlan, block_size: int) -> None:
@@ -93,16 +108,43 @@ def _block_divides(model: nn.Module, plan: TargetPlan, block_size: int) -> None:
         )
 
 
-def _same_shape(trained: Any, method: Section) -> None:
-    config = trained.peft_config["default"]
-    if isinstance(method, Lora | Qlora) and config.r != method.rank:
+def _started(model: Any, method: Section, start: Path) -> Any:
+    """The base with a finished adapter to train on, under the recipe's dropout (the one part of an adapter that its
+    weights do not fix)."""
+    assert isinstance(method, Lora | Qlora), "only they have init_from"
+    config = peft.PeftConfig.from_pretrained(str(start))
+    _same_shape(config, method)
+    config.lora_dropout = method.dropout
+    try:
+        return peft.PeftModel.from_pretrained(model, str(start), is_trainable=True, config=config)
+    except RuntimeError as error:  # torch's way to say that sizes differ
+        reason = str(error).splitlines()[-1].strip()
+        raise MethodError(Problem("method.init_from", f"its adapter does not fit this base: {reason}")) from None
+
+
+def _same_shape(config: Any, method: Lora | Qlora) -> None:
+    if not isinstance(config, peft.LoraConfig):
+        kind = getattr(config.peft_type, "value", config.peft_type)
         raise MethodError(
-            Problem(
-                "method.init_from",
-                f"its adapter has rank {config.r}, the recipe says {method.rank}",
-                f"set method.rank: {config.r}",
-            )
+            Problem("method.init_from", f"its adapter is {kind}, not lora", "name a run whose method is lora or qlora")
         )
+    variant = "dora" if config.use_dora else "rslora" if config.use_rslora else "plain"
+    compared = (
+        ("rank", f"{config.r}", f"{method.rank}"),
+        ("alpha", f"{config.lora_alpha:g}", f"{method.alpha:g}"),
+        ("variant", variant, method.variant),
+    )
+    problems = [
+        Problem(
+            "method.init_from",
+            f"its adapter has {field} {have}, the recipe says {want}",
+            f"set method.{field}: {have}",
+        )
+        for field, have, want in compared
+        if have != want
+    ]
+    if problems:
+        raise MethodError(problems)
 
 
 def as_fp32(model: Any) -> None:

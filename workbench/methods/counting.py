@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from peft.tuners.oft.layer import OFTLayer
+from peft.tuners.vera.layer import VeraLayer
 from torch import nn
 
 from workbench.plan.cost import Work
+
+_NO_PRODUCT = ("ia3_l", "oft_R")
+"""Adapter weights with two dimensions that are no matrix products: scales, and triangles of rotations."""
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
@@ -38,7 +43,7 @@ def work_of(model: Any) -> Work:
     frozen = trained = 0.0
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is not tied_head}
     for name, parameter in model.named_parameters():
-        if id(parameter) in embeddings or "lora_embedding" in name:
+        if id(parameter) in embeddings or any(part in name for part in _NO_PRODUCT):
             continue
         quantized = getattr(parameter, "quant_state", None) is not None
         if parameter.ndim < 2 and not quantized:
@@ -49,11 +54,23 @@ def work_of(model: Any) -> Work:
         else:
             frozen += used
     return Work(
-        frozen_parameters=frozen,
-        trained_parameters=trained,
+        frozen_parameters=frozen + _vera_products(model),
+        trained_parameters=trained + _oft_products(model),
         attention_width=_attention_width(config),
         layers=int(config.num_hidden_layers),
     )
+
+
+def _vera_products(model: nn.Module) -> float:
+    """The shared random projections are buffers, and each target uses as much of them as it is wide."""
+    layers = [module for module in model.modules() if isinstance(module, VeraLayer)]
+    return float(sum(rank * (layer.in_features + layer.out_features) for layer in layers for rank in layer.r.values()))
+
+
+def _oft_products(model: nn.Module) -> float:
+    """A rotation is kept as the triangle of each block and multiplied as the whole of it."""
+    layers = [module for module in model.modules() if isinstance(module, OFTLayer)]
+    return float(sum(layer.in_features * size for layer in layers for size in layer.oft_block_size.values()))
 
 
 def _expert_share(config: Any) -> float:

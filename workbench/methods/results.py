@@ -8,7 +8,7 @@ from typing import Any
 
 import peft
 
-from workbench import bases, files
+from workbench import bases, files, saving
 from workbench.bases import Loading
 
 
@@ -19,21 +19,31 @@ def save(model: Any, tokenizer: Any, target: Path, pissa_start: Path | None = No
         pissa_start: the adapter as PiSSA initialised it; with it the result is converted to an ordinary LoRA of twice
             the rank on the untouched base.
     """
-    with files.whole_directory(target) as fresh:
+    with files.whole_directory(target) as fresh, saving.told(target):
         if isinstance(model, peft.PeftModel):
             options = {"path_initial_model_for_weight_conversion": str(pissa_start)} if pissa_start else {}
             model.save_pretrained(str(fresh), safe_serialization=True, **options)
             (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            _sort_config(fresh / "adapter_config.json")
         else:
             model.save_pretrained(str(fresh), safe_serialization=True)
         tokenizer.save_pretrained(str(fresh))
+
+
+def _sort_config(path: Path) -> None:
+    """PEFT writes its sets in an order that changes from process to process; equal runs must leave equal files."""
+    config = {
+        key: sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+        for key, value in files.read_json(path).items()
+    }
+    files.write_json(path, config)
 
 
 def save_pissa_start(model: Any, target: Path) -> None:
     """Keep the adapter as PiSSA initialised it; `save` needs it."""
     config = model.peft_config["default"]
     kept, config.init_lora_weights = config.init_lora_weights, True
-    with files.whole_directory(target) as fresh:
+    with files.whole_directory(target) as fresh, saving.told(target):
         model.save_pretrained(str(fresh))
     config.init_lora_weights = kept
 

@@ -32,6 +32,8 @@ class Contents:
     """sha256 of the template file that the recipe names."""
     init_from: str | None = None
     """sha256 of the adapter that training starts from."""
+    items: str | None = None
+    """sha256 of the suite's items, where rows that stand in them are dropped (`data.contamination: drop`)."""
 
 
 def identity(resolved: Resolved, contents: Contents) -> dict[str, Any]:
@@ -49,16 +51,19 @@ def identity(resolved: Resolved, contents: Contents) -> dict[str, Any]:
         "repeat": recipe.repeat,
     }
     if resolved.trains:
+        split = resolved.data.card.splits.get(recipe.data.split)  # a directory of `datasets` names its own
         facts |= {
             "objective": recipe.objective.model_dump(exclude_defaults=True) | {"name": recipe.objective.name},
             "data": recipe.data.model_dump(exclude_defaults=True, exclude=_DATA_PATHS | {"template"}),
             "template": contents.template or recipe.data.template,
             "rows": sorted(contents.data.values()),
             "card": resolved.data.card.model_dump(exclude_defaults=True, exclude=_CARD_PROSE),
-            "share": resolved.data.card.splits[recipe.data.split].share if resolved.data.card.splits else None,
+            "share": list(split.share) if split and split.share else None,
             "training": recipe.training.model_dump(exclude_defaults=True, exclude={"checkpoint_every", "precision"}),
             "init_from": contents.init_from,
         }
+        if contents.items is not None:  # the one way in which scoring changes what is trained on
+            facts["items"] = contents.items
     return facts
 
 

@@ -22,6 +22,9 @@ _BOUND_TO_NAME: dict[str, frozenset[str] | None] = {
 }
 """Fields that belong to the named thing and fall away when a later layer names another one (None: all fields)."""
 
+_ALTERNATIVES = {"training": (("epochs", "steps"), ("steps", "epochs"))}
+"""Where a later layer says the one, the other one of an earlier layer falls away."""
+
 _PATHS: tuple[tuple[str, str], ...] = (
     ("base", "name"),
     ("data", "name"),
@@ -53,7 +56,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         layers.insert(0, _parent(layer, path))
     layers += [_override(text) for text in overrides]
     merged = _merge(layers)
-    merged.value.setdefault("name", path.stem)
+    if merged.value.get("name") is None:
+        merged.value["name"] = path.stem
     return Loaded(documents.check(Recipe, merged), merged)
 
 
@@ -137,7 +141,7 @@ def _merge(layers: Iterable[Document]) -> Document:
         for section, value in layer.value.items():
             old = merged.get(section)
             if isinstance(old, Mapping) and isinstance(value, Mapping):
-                merged[section] = {**_kept(section, old, value), **value}
+                merged[section] = _over(_kept(section, old, value), value)
             else:
                 merged[section] = value
         places |= layer.places
@@ -145,12 +149,21 @@ def _merge(layers: Iterable[Document]) -> Document:
     return Document(name, merged, places)
 
 
+def _over(old: Any, new: Any) -> Any:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: _over(old.get(key), value) for key, value in new.items()}}
+    return new
+
+
 def _kept(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an older layer's section stays under a newer one."""
+    outdone = {old_way for way, old_way in _ALTERNATIVES.get(section, ()) if way in new and old_way not in new}
+    kept = {key: value for key, value in old.items() if key not in outdone}
     renamed = "name" in new and new["name"] != old.get("name", _default_name(section))
     if not renamed or section not in _BOUND_TO_NAME:
-        return dict(old)
+        return kept
     bound = _BOUND_TO_NAME[section]
-    return {} if bound is None else {key: value for key, value in old.items() if key not in bound}
+    return {} if bound is None else {key: value for key, value in kept.items() if key not in bound}
 
 
 def _default_name(section: str) -> str | None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from workbench import documents, fingerprint, hub
 from workbench.catalog.cards import Split
+from workbench.catalog.suites import LmEval
 from workbench.errors import BaseError, DataError, Problem
 from workbench.recipe.identity import Contents
-from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard
+from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_BASE_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-_NOT_CONTENT = ("README.md", "manifest.json")
+_NOT_CONTENT = ("README", "LICENSE", "NOTICE", "manifest.json")
+"""Beginnings of names that say something about a base and are no part of it."""
 
 
 def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
@@ -22,7 +23,7 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
     Raises:
         BaseError, DataError: something is not there or cannot be fetched.
     """
-    base, base_content = pin_base(resolved.base, weights=resolved.recipe.base.init == "pretrained")
+    base, base_content = pin_base(resolved)
     if not resolved.trains:
         return resolved.model_copy(update={"base": base}), Contents(base=base_content, data={})
     card = pin_card(resolved.data)
@@ -33,22 +34,31 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
         data={path.name: fingerprint.of_file(path) for path in paths},
         template=None if template in ("base", "plain") else _template_hash(Path(template)),
         init_from=_adapter_hash(resolved),
+        items=_items_hash(resolved),
     )
     return resolved.model_copy(update={"base": base, "data": card}), contents
 
 
-def pin_base(base: ResolvedBase, weights: bool) -> tuple[ResolvedBase, dict[str, str]]:
+def pin_base(resolved: Resolved) -> tuple[ResolvedBase, dict[str, str]]:
     """A base at a commit, or a directory with the hashes of its files."""
+    base, patterns = resolved.base, _patterns_of(resolved)
     if base.kind == "hub":
-        patterns = hub.MODEL_FILES if weights else [p for p in hub.MODEL_FILES if p != "*.safetensors"]
         commit = hub.snapshot(base.location, "model", base.revision, patterns).commit
         return base.model_copy(update={"revision": commit}), {"commit": commit}
     folder = Path(base.location)
-    check_directory(folder, weights)
-    paths = {path for pattern in _BASE_FILES for path in folder.glob(pattern) if path.name not in _NOT_CONTENT}
-    if not weights:
-        paths = {path for path in paths if path.suffix != ".safetensors" and "index" not in path.name}
+    check_directory(folder, weights="*.safetensors" in patterns)
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if not path.name.startswith(_NOT_CONTENT)}
+    if "*.safetensors" not in patterns:
+        paths = {path for path in paths if "safetensors" not in path.name}
     return base, fingerprint.of_files(paths, folder)
+
+
+def _patterns_of(resolved: Resolved) -> list[str]:
+    """The files of a base that the run needs: no weights for a random one, code only where the recipe trusts it."""
+    patterns = list(hub.MODEL_FILES)
+    if resolved.recipe.base.init == "random":
+        patterns.remove("*.safetensors")
+    return [*patterns, "*.py"] if resolved.recipe.base.trust_remote_code else patterns
 
 
 def check_directory(folder: Path, weights: bool) -> None:
@@ -72,12 +82,12 @@ def check_directory(folder: Path, weights: bool) -> None:
     raise BaseError(Problem(where, "has no weights (*.safetensors)", "or train it from scratch: base.init: random"))
 
 
-def base_directory(base: ResolvedBase, weights: bool = True) -> Path:
+def base_directory(resolved: Resolved) -> Path:
     """The directory that a pinned base is loaded from."""
+    base = resolved.base
     if base.kind == "directory":
         return Path(base.location)
-    patterns = hub.MODEL_FILES if weights else [p for p in hub.MODEL_FILES if p != "*.safetensors"]
-    return hub.snapshot(base.location, "model", base.revision, patterns).path
+    return hub.snapshot(base.location, "model", base.revision, _patterns_of(resolved)).path
 
 
 def pin_card(card: ResolvedCard) -> ResolvedCard:
@@ -105,12 +115,7 @@ def split_files(card: ResolvedCard, split: str) -> list[Path]:
     source = card.card.source
     where = f"card {card.name}"
     if source.directory is not None:
-        folder = Path(card.folder) / source.directory / split
-        folder = folder if folder.is_dir() else folder.parent
-        files = sorted(folder.glob("*.arrow"))
-        if not files:
-            raise DataError(Problem(where, f"{folder} holds no split {split!r} written by save_to_disk"))
-        return files
+        return _saved_files(Path(card.folder) / source.directory, split, where)
     if split not in card.card.splits:
         raise DataError(
             Problem(where, f"has no split {split!r}", documents.did_you_mean(split, list(card.card.splits)))
@@ -118,7 +123,8 @@ def split_files(card: ResolvedCard, split: str) -> list[Path]:
     root = _dataset_snapshot(card).path if source.hub else Path(card.folder)
     files = []
     for pattern in _patterns(card.card.splits[split]):
-        found = sorted(path for path in root.glob(pattern) if path.is_file())
+        anchor = Path(Path(pattern).anchor or root)  # an absolute pattern starts at its own root
+        found = sorted(path for path in anchor.glob(pattern.removeprefix(Path(pattern).anchor)) if path.is_file())
         if not found:
             raise DataError(
                 Problem(
@@ -131,8 +137,47 @@ def split_files(card: ResolvedCard, split: str) -> list[Path]:
     return files
 
 
+def _saved_files(directory: Path, split: str, where: str) -> list[Path]:
+    """The Arrow files of one split of what `datasets` saved: the ones its state.json names, not its caches."""
+    folder = directory / split if (directory / split).is_dir() else directory
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(Problem(where, f"{directory} holds no split {split!r} written by save_to_disk")) from None
+    if folder == directory and state.get("_split") not in (None, split):
+        raise DataError(Problem(where, f"{directory} holds the split {state['_split']!r}, not {split!r}"))
+    return [folder / file["filename"] for file in state["_data_files"]]
+
+
 def _patterns(split: Split) -> list[str]:
     return [split.files] if isinstance(split.files, str) else list(split.files)
+
+
+def _items_hash(resolved: Resolved) -> str | None:
+    """What decides which rows are dropped because they stand in the suite; None where none is."""
+    if resolved.suite is None or resolved.recipe.data.contamination != "drop":
+        return None
+    items = []
+    for task in resolved.suite.suite.tasks:
+        if not isinstance(task, LmEval):
+            card = resolved.suite.cards[task.data]
+            hashes = [fingerprint.of_file(path) for path in split_files(card, task.split)]
+            items.append([task.name, task.split, task.max_items, card.card.model_dump(mode="json"), hashes])
+    return fingerprint.of_value(items)
+
+
+def suite_content(suite: ResolvedSuite) -> str:
+    """A hash of all that a suite's scores come from: its file, its cards, its rows. Cheaper than reading the items."""
+    hashes = []
+    for task in suite.suite.tasks:
+        if not isinstance(task, LmEval):
+            splits = {
+                task.split,
+                getattr(task, "fewshot_split", task.split) if getattr(task, "fewshot", 0) else task.split,
+            }
+            paths = [path for split in sorted(splits) for path in split_files(suite.cards[task.data], split)]
+            hashes.append([fingerprint.of_file(path) for path in paths])
+    return fingerprint.of_value([suite.model_dump(mode="json"), hashes])
 
 
 def _template_hash(path: Path) -> str:

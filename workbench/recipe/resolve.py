@@ -59,7 +59,7 @@ def resolve(loaded: Loaded) -> Resolved:
 def find_base(base: Base, where: str) -> ResolvedBase:
     """A catalog name, a hub repository or a directory."""
     if base.name == "embedded":
-        return _directory(resources.embedded_base(), where, row=None, licence="apache-2.0")
+        return _directory(resources.embedded_base(), where, row="embedded", licence="apache-2.0")
     if base.name.startswith("/"):
         return _directory(Path(base.name), where, row=None, licence="unknown")
     if base.name in bases():
@@ -145,10 +145,13 @@ def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
             continue
         try:
             card = find_card(task.data, path.parent, document.where(("tasks", at, "data")))
-            needed = task.split
-            if needed not in card.card.splits and card.card.source.directory is None:
-                advice = documents.did_you_mean(needed, list(card.card.splits))
-                problems.append(Problem(document.where(("tasks", at, "split")), f"the card has no {needed!r}", advice))
+            needed = {"split": task.split}
+            if getattr(task, "fewshot", 0):
+                needed["fewshot_split"] = getattr(task, "fewshot_split", task.split)
+            for key, split in needed.items():
+                if split not in card.card.splits and card.card.source.directory is None:
+                    advice = documents.did_you_mean(split, list(card.card.splits))
+                    problems.append(Problem(document.where(("tasks", at, key)), f"the card has no {split!r}", advice))
             cards[task.data] = card
         except RecipeError as error:
             problems.extend(error.problems)

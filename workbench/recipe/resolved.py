@@ -20,7 +20,7 @@ class ResolvedBase(Row):
     revision: str | None
     """Commit, tag or branch of the repository."""
     row: str | None
-    """Its name in the catalog, where it has one."""
+    """Its name in the catalog (or `embedded`), where it has one."""
     licence: str
     """Licence id of the catalog, or `unknown`."""
 

@@ -156,9 +156,18 @@ RULES: tuple[Rule, ...] = (
         "use method full to train from scratch",
     ),
     Rule(
+        "revision-of-directory",
+        ("base", "revision"),
+        lambda r: r.base.kind == "directory" and r.recipe.base.revision is not None,
+        "a directory on this machine has no revisions (its files are hashed instead)",
+        "drop base.revision, or name the hub repository",
+    ),
+    Rule(
         "remote-code-pinned",
         ("base", "trust_remote_code"),
-        lambda r: r.recipe.base.trust_remote_code and not _COMMIT.fullmatch(r.base.revision or ""),
+        lambda r: (
+            r.recipe.base.trust_remote_code and r.base.kind == "hub" and not _COMMIT.fullmatch(r.base.revision or "")
+        ),
         "code from a repository is run only at a pinned commit",
         "add base.revision with the 40-digit commit you have read",
     ),

@@ -24,7 +24,9 @@ Flag = Annotated[bool, BeforeValidator(_switch)]
 class Section(BaseModel):
     """What all sections share: unknown fields are errors, nothing changes after reading, types are not converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Base(Section):
@@ -234,7 +236,8 @@ class Target(Section):
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads of the arithmetic. None: the cores of this machine; recorded, and kept when the run continues."""
+    """CPU threads of the arithmetic. None: the cores that are idle when the run starts; recorded, and kept when it
+    continues."""
 
 
 class Wandb(Section):
@@ -262,8 +265,8 @@ class Tracking(Section):
 class Recipe(Section):
     """One run, declared: what to start from, what to train on it, on which rows, and how to score it."""
 
-    name: str | None = None
-    """What the run is called. None: the file's name."""
+    name: Annotated[str, Field(pattern=r"^[^\s./\\*?\[\]][^\n\t/\\*?\[\]]*$")] | None = None
+    """What the run is called, also as a folder: without / \\ * ? [ ]. None: the file's name."""
     base: Base
     """The open-weight model that is started from."""
     method: Method = Field(default_factory=Lora)

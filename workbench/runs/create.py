@@ -28,23 +28,37 @@ def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(files.unwritable(run.path, error)) from error
-    values = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
-    files.write_text(run.recipe_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    files.write_text(run.recipe_file, yaml.safe_dump(_as_asked(resolved), sort_keys=False, allow_unicode=True))
     files.write_json(run.identity_file, facts)
     files.write_json(run.resolved_file, resolved.model_dump(mode="json"))
     return run
 
 
+def _as_asked(resolved: Resolved) -> dict[str, Any]:
+    """The recipe in few words, such that training it gives this run again wherever the file lies."""
+    recipe = resolved.recipe
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True)
+    for section in ("method", "objective"):  # a name that is its own section's default is left out above
+        values[section] = {"name": getattr(recipe, section).name, **values.get(section, {})}
+    values["data"]["name"] = str(Path(resolved.data.folder) / f"{resolved.data.name}.yaml")
+    if resolved.suite:
+        values["evaluation"]["suite"] = str(Path(resolved.suite.folder) / f"{resolved.suite.name}.yaml")
+    return values
+
+
 def directory_name(resolved: Resolved, facts: dict[str, Any]) -> str:
     """`name-identity-sSEED`, with `-rN` for a repeat."""
+    return f"{resolved.name}-{_ending(resolved, facts)}"
+
+
+def _ending(resolved: Resolved, facts: dict[str, Any]) -> str:
     repeat = f"-r{resolved.recipe.repeat}" if resolved.recipe.repeat else ""
-    return f"{resolved.name}-{identity_hash(facts)}-s{facts['seed']}{repeat}"
+    return f"{identity_hash(facts)}-s{facts['seed']}{repeat}"
 
 
 def find(root: Path, resolved: Resolved, facts: dict[str, Any]) -> Run | None:
     """The directory with this identity, under whatever name."""
-    _, _, ending = directory_name(resolved, facts).rpartition(f"{resolved.name}-")
-    matches = sorted(path for path in root.glob(f"*-{ending}") if path.is_dir())
+    matches = sorted(path for path in root.glob(f"*-{_ending(resolved, facts)}") if path.is_dir())
     return Run(matches[0]) if matches else None
 
 
@@ -84,7 +98,7 @@ def named_run(root: Path, name: str) -> Run:
     exact = root / name
     if (exact / "resolved.json").is_file():
         return Run(exact)
-    matches = sorted(path for path in root.glob(f"{name}*") if (path / "resolved.json").is_file())
+    matches = sorted(path.parent for path in root.glob("*/resolved.json") if path.parent.name.startswith(name))
     if len(matches) == 1:
         return Run(matches[0])
     if not matches:

@@ -58,8 +58,9 @@ def state(run: Run) -> str:
         return "running"
     if run.is_finished():
         return "finished"
-    ends = [row for row in files.read_jsonl(run.attempts) if row["event"] == "end"]
-    return "failed" if ends and ends[-1].get("status") not in (0, 75, 130) else "stopped"
+    attempts = list(files.read_jsonl(run.attempts))
+    failed = bool(attempts) and attempts[-1]["event"] == "end" and attempts[-1].get("status") not in (0, 75, 130)
+    return "failed" if failed else "stopped"
 
 
 def last_step(run: Run) -> int | None:

@@ -9,10 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 from workbench import files
 from workbench.errors import Problem, RunError
 from workbench.runs.run import Run
+
+_TRIES = 10
+_PAUSE_SECONDS = 0.02
 
 
 @contextlib.contextmanager
@@ -27,13 +31,10 @@ def held(run: Run) -> Iterator[None]:
     except OSError as error:
         raise RunError(files.unwritable(run.lock, error)) from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _taken(stream):
             stream.seek(0)
-            raise RunError(
-                Problem(str(run.path), f"is being worked on by {_holder(stream.read())}", "wait for it, or end it first")
-            ) from None
+            found = f"is being worked on by {_holder(stream.read())}"
+            raise RunError(Problem(str(run.path), found, "wait for it, or end it first"))
         stream.seek(0)
         stream.truncate()
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -42,13 +43,25 @@ def held(run: Run) -> Iterator[None]:
         yield
 
 
-def is_held(run: Run) -> bool:
-    """Whether some process works on the run now."""
-    if not run.lock.exists():
-        return False
-    with run.lock.open("a+", encoding="utf-8") as stream:
+def _taken(stream: TextIO) -> bool:
+    """Take the lock. Somebody who only looks (`is_held`) has it for an instant, so one refusal says nothing."""
+    for attempt in range(_TRIES):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS if attempt < _TRIES - 1 else 0)
+        else:
+            return True
+    return False
+
+
+def is_held(run: Run) -> bool:
+    """Whether some process works on the run now. Looking needs no right to write, and two may look at once."""
+    if not run.lock.exists():
+        return False
+    with run.lock.open(encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False

@@ -10,8 +10,10 @@ from typing import Any
 
 from workbench import __version__, resources
 
-_PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes", "safetensors",
-             "numpy")
+_PACKAGES = (
+    "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes", "safetensors",
+    "numpy",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -36,7 +38,11 @@ def git_commit() -> str | None:
         ).stdout.strip()
         changed = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=where, capture_output=True, text=True, timeout=10, check=True,
+            cwd=where,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

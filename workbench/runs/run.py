@@ -13,8 +13,22 @@ from workbench.recipe.resolved import Resolved
 
 MEASURED = frozenset(
     {
-        "seconds", "tokens_per_second", "memory_bytes", "peak_memory_bytes", "started", "ended", "device_seconds",
-        "wall_seconds", "joules", "usd", "host", "pid", "hardware", "time", "attempts", "evaluation_seconds",
+        "seconds",
+        "tokens_per_second",
+        "memory_bytes",
+        "peak_memory_bytes",
+        "started",
+        "ended",
+        "device_seconds",
+        "wall_seconds",
+        "joules",
+        "usd",
+        "host",
+        "pid",
+        "hardware",
+        "time",
+        "attempts",
+        "evaluation_seconds",
     }
 )
 """Fields of run files that are measured resources: two equal runs differ in them, and in nothing else."""
@@ -123,6 +137,10 @@ class Run:
     def items(self, suite: str) -> Path:
         """One row an item."""
         return self.evaluation(suite) / "items.jsonl"
+
+    def contamination(self, suite: str) -> Path:
+        """Which of a suite's items stand in the trained rows, where preparing the rows did not look for them."""
+        return self.evaluation(suite) / "contamination.json"
 
     def results(self, suite: str) -> Path:
         """The metrics with their intervals; written after the items, so it is the folder's completeness marker."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import netrc
 import os
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,4 +69,12 @@ class WandbTracker:
 
 
 def _has_key() -> bool:
-    return bool(os.environ.get("WANDB_API_KEY")) or (Path.home() / ".netrc").exists()
+    """Whether W&B would find a key without asking for one (in the environment, or where `wandb login` puts it)."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

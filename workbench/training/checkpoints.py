@@ -40,10 +40,10 @@ def _flaw(path: Path) -> str | None:
     if not (path / _SEAL).exists():
         return "it was not finished"
     try:
-        sealed = files.read_json(path / _SEAL)["files"]
-    except RunError:
+        sealed = files.read_json(path / _SEAL)["files"].items()
+    except (RunError, TypeError, KeyError, AttributeError):
         return "its seal is damaged"
-    for name, digest in sealed.items():
+    for name, digest in sealed:
         file = path / name
         if not file.exists() or _digest(file) != digest:
             return f"{name} is damaged"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from trl import DPOTrainer, SFTTrainer
 
+from workbench import saving
 from workbench.data.batches import StepSampler
 from workbench.data.rendering import IGNORED
 from workbench.errors import Problem, TrainingError
@@ -39,6 +41,16 @@ class StepFacts:
     """Sum of squared sequence lengths."""
 
 
+class _StepLoader(DataLoader[Any]):
+    """A loader that passes the epoch on to its sampler: the trainer asks only loaders (and what it wraps itself)."""
+
+    batch_sampler: StepSampler
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of every epoch."""
+        self.batch_sampler.set_epoch(epoch)
+
+
 class WholeSteps:
     """Mixed in before a TRL trainer."""
 
@@ -52,7 +64,7 @@ class WholeSteps:
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Whole steps in the recipe's order; its own generator, so that no other random stream is touched."""
-        return DataLoader(
+        return _StepLoader(
             self.train_dataset,
             batch_sampler=self.step_sampler,
             collate_fn=self.step_collator,
@@ -101,7 +113,8 @@ class WholeSteps:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The library's checkpoint (without TRL's model card), then our seal over all of it."""
-        Trainer._save_checkpoint(self, model, trial)
+        with saving.told(Path(self.args.output_dir)):
+            Trainer._save_checkpoint(self, model, trial)
         checkpoints.seal_newest(self.args.output_dir, self.state.global_step)
 
 

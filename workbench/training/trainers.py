@@ -11,6 +11,7 @@ from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig
 
 from workbench.data.batches import CausalCollator, PairCollator, StepSampler
+from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
 from workbench.recipe.schema import Dpo, Recipe
 from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
@@ -42,37 +43,14 @@ def build(
     Args:
         rows: tokenised rows (for dpo with reference log-probabilities).
         checkpoints: directory that checkpoints are written to.
+
+    Raises:
+        TrainingError: `training.router_loss` on a base that has no such loss.
     """
     training, target = recipe.training, recipe.target
-    steps = length(recipe, len(rows)).steps
-    is_moe = getattr(model.config.get_text_config(), "router_aux_loss_coef", None) is not None
-    shared: dict[str, Any] = {
+    shared = _shared_arguments(recipe, length(recipe, len(rows)).steps, device, dtype) | {
         "output_dir": str(checkpoints),
-        "max_steps": steps,
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[training.schedule],
-        "warmup_steps": math.ceil(training.warmup_fraction * steps),
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "optim": _optimizer(training.optimizer, device),
-        "bf16": dtype == "bf16",
-        "use_cpu": device == "cpu",
-        "seed": recipe.seed,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": training.checkpoint_every,
-        "save_total_limit": _KEPT_CHECKPOINTS,
-        "gradient_checkpointing": target.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-        "max_length": None,
-        "router_aux_loss_coef": training.router_loss if is_moe else None,
+        "router_aux_loss_coef": _router_loss(training.router_loss, model),
     }
     trainer: WholeSteps
     if isinstance(recipe.objective, Dpo):
@@ -97,6 +75,49 @@ def build(
     trainer.step_sampler = StepSampler(len(rows), training.batch_size, recipe.seed)
     as_fp32(model)
     return trainer
+
+
+def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> dict[str, Any]:
+    """What the trainers of all objectives are told."""
+    training, target = recipe.training, recipe.target
+    return {
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": _SCHEDULES[training.schedule],
+        # the last step is never one of them: a run of one step would move nothing
+        "warmup_steps": min(math.ceil(training.warmup_fraction * steps), steps - 1),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": _optimizer(training.optimizer, device),
+        "bf16": dtype == "bf16",
+        "use_cpu": device == "cpu",
+        "seed": recipe.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": training.checkpoint_every,
+        "save_total_limit": _KEPT_CHECKPOINTS,
+        "gradient_checkpointing": target.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "max_length": None,
+    }
+
+
+def _router_loss(weight: float, model: Any) -> float | None:
+    """Zero turns the loss off where the base has one; None where it has none."""
+    if getattr(model.config.get_text_config(), "router_aux_loss_coef", None) is not None:
+        return weight
+    if weight:
+        raise TrainingError(
+            Problem("training.router_loss", "this base has no load-balancing loss", "drop the field, or set it to 0")
+        )
+    return None
 
 
 def _optimizer(name: str, device: str) -> str:

@@ -32,8 +32,9 @@ def _print(console: Console, suite: str, one: TaskTable, runs: Sequence[Run]) ->
     items = one.cells[0].score
     title = f"{suite} / {one.task}: {one.metric} ({better} is better; {items.items} items in {items.clusters} clusters)"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("run", "score", "95 % interval", f"minus {runs[0].name}", "95 % interval", ""):
-        table.add_column(heading, justify="left" if heading in ("run", "") else "right")
+    table.add_column("run", min_width=max(len(run.name) for run in runs))  # never cut: other verbs take it
+    for heading in ("score", "95 % interval", f"minus {runs[0].name}", "95 % interval", ""):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     for run, cell in zip(runs, one.cells, strict=True):
         if cell.difference is None:
             table.add_row(run.name, f"{cell.score.value:.4f}", _interval(cell.score), "", "", "")

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from workbench import documents
 from workbench.errors import Problem, RecipeError
+from workbench.recipe.load import NAMED
 from workbench.recipe.schema import Recipe, Section
 
 
@@ -23,22 +24,31 @@ def schema() -> None:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a recipe file: the model's, with `extends` and the one-word short forms."""
-    from workbench.recipe.load import NAMED
-
     made = Recipe.model_json_schema()
     made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     made["title"] = "workbench recipe"
     properties = made["properties"]
     for section in NAMED:
         properties[section] = {
-            "description": properties[section].get("description", ""),
+            "description": Recipe.model_fields[section].description or "",
             "anyOf": [{"type": "string"}, _without(properties[section], "description")],
         }
     properties["extends"] = {"type": "string", "description": "Another recipe file that this one starts from."}
     made["required"] = []  # an extending recipe may leave out what the other one says
     for definition in made["$defs"].values():
         definition.pop("required", None)
-    return made
+    schema: dict[str, Any] = _any_of(made)
+    return schema
+
+
+def _any_of(value: Any) -> Any:
+    """Every `oneOf` as `anyOf`: a section that leaves its name to the extended recipe fits several members."""
+    if isinstance(value, list):
+        return [_any_of(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    renamed = {"anyOf" if key == "oneOf" else key: inner for key, inner in value.items() if key != "discriminator"}
+    return {key: _any_of(inner) for key, inner in renamed.items()}
 
 
 def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def runs(action: str | None, names: Sequence[str], root: Path) -> None:
     if action is None:
         _list(console, root)
     elif action == "rm" and names:
-        for run in [create.named_run(root, name) for name in names]:
+        for run in dict.fromkeys(create.named_run(root, name) for name in names):
             _remove(console, run)
     elif action == "prune" and not names:
         unfinished = [entry.run for entry in ledger.entries(root) if entry.state in ("failed", "stopped")]
@@ -40,8 +40,9 @@ def _list(console: Console, root: Path) -> None:
         console.print(f"no runs in {root}; `workbench train recipes/quickstart.yaml` makes one")
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "state", "base", "method", "seed", "step", "scores"):
-        table.add_column(heading)
+    table.add_column("run", min_width=max(len(entry.run.name) for entry in rows))  # never cut: other verbs take it
+    for heading in ("state", "base", "method", "seed", "step", "scores"):
+        table.add_column(heading, overflow="fold")
     for entry in rows:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in entry.scores.items())
         state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"

@@ -16,6 +16,7 @@ from workbench.launch import local
 from workbench.recipe import pin, resolve
 from workbench.recipe.identity import identity
 from workbench.recipe.load import load
+from workbench.recipe.resolved import ResolvedSuite
 from workbench.runs import create, ledger
 from workbench.runs.run import Run
 
@@ -29,8 +30,7 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     resolved, contents = pin.pin(resolved)
     facts = identity(resolved, contents)
     known = create.find(root, resolved, facts)
-    suite = resolved.suite.name if resolved.suite else None
-    if known and known.is_finished() and (suite is None or suite in known.suites()):
+    if known and known.is_finished() and _is_scored(known, resolved.suite):
         console.print(f"{known.name} is finished already; nothing to do")
         _show_result(console, known)
         return
@@ -43,6 +43,15 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     if status:
         sys.exit(status)
     _show_result(console, run)
+
+
+def _is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
+    """Whether the run was scored on the suite as it is now (else the worker looks at the items themselves)."""
+    if suite is None:
+        return True
+    return suite.name in run.suites() and files.read_json(run.results(suite.name))["content"] == pin.suite_content(
+        suite
+    )
 
 
 def _show_result(console: Console, run: Run) -> None:

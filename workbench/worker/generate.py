@@ -18,7 +18,8 @@ def main() -> int:
 
     def work() -> None:
         bench.quiet_libraries()
-        from workbench.data.formats import Message
+        from workbench.data.formats import Message, UnusableError
+        from workbench.errors import Problem, RunError
         from workbench.evaluation.scoring import Scorer, greedy
         from workbench.methods import results
         from workbench.progress import Progress
@@ -32,7 +33,23 @@ def main() -> int:
         settle(run, resolved)
         ready = set_up(run, resolved, resolved.suite, progress)
         renderer = ready.renderer(ready.template)
-        asked = [renderer.prompt([Message("user", prompt)]) for prompt in prompts]
+        # formats with turns end a question with a line's end where the texts stand as they are; patterns say all themselves
+        end = "" if resolved.data.card.format == "prompt_completion" else "\n"
+        asked = []
+        for prompt in prompts:
+            try:
+                asked.append(renderer.prompt([Message("user", prompt + end)]))
+            except UnusableError as error:
+                raise RunError(Problem("prompt", str(error))) from None
+            if len(asked[-1]) + tokens > ready.context:
+                raise RunError(
+                    Problem(
+                        "prompt",
+                        f"is {len(asked[-1])} tokens long and the answer up to {tokens}, the base takes "
+                        f"{ready.context}",
+                        "shorten it, or ask for fewer --tokens",
+                    )
+                )
 
         def answers(model: Any) -> list[str]:
             scorer = Scorer(model, renderer, ready.context, ready.pad_id, len(asked), progress)

@@ -12,7 +12,7 @@ from workbench import bases, files
 from workbench.errors import Problem, RunError
 from workbench.evaluation.evaluate import evaluate
 from workbench.evaluation.items import suite_fingerprint
-from workbench.evaluation.scoring import Scorer
+from workbench.evaluation.scoring import Scorer, prompt_fingerprint
 from workbench.methods import results
 from workbench.recipe import pin
 from workbench.recipe.identity import base_reference
@@ -59,7 +59,7 @@ def _is_scored(bench: Bench, run: Run) -> bool:
     found = files.read_json(path)
     own = {task.id for task in bench.suite.suite.tasks if task.name != "lm_eval"}
     same_items = found["items_fingerprint"] == suite_fingerprint(bench.suite, bench.items)
-    templates = {name: bases.template_fingerprint(template) for name, template in _templates(bench).items()}
+    templates = {name: prompt_fingerprint(bench.renderer(template)) for name, template in _templates(bench).items()}
     return bool(
         same_items
         and found["templates"] == templates
@@ -102,13 +102,15 @@ def _score_model(bench: Bench, run: Run, model: Any) -> None:
     )
     scorers = {name: replace(base, renderer=bench.renderer(template)) for name, template in _templates(bench).items()}
     done = evaluate(bench.suite, bench.items, scorers, _conditions(bench))
+    # The results mark the folder as complete: older ones go before their items are replaced.
+    run.results(bench.suite.name).unlink(missing_ok=True)
     files.write_jsonl(run.items(bench.suite.name), done.rows)
-    files.write_json(run.results(bench.suite.name), done.results)
-    for task, facts in done.results["tasks"].items():
-        bench.progress.say(
-            f"{run.name}  {task}: {facts['metric']} {facts['value']:.4f}  [{facts['low']:.4f}, {facts['high']:.4f}]"
-        )
     if all(facts["states"].get("error", 0) == facts["items"] for facts in done.results["tasks"].values()):
         raise RunError(
             Problem(run.name, "every item of the suite ended in an error", f"see {run.items(bench.suite.name)}")
+        )
+    files.write_json(run.results(bench.suite.name), done.results | {"content": pin.suite_content(bench.suite)})
+    for task, facts in done.results["tasks"].items():
+        bench.progress.say(
+            f"{run.name}  {task}: {facts['metric']} {facts['value']:.4f}  [{facts['low']:.4f}, {facts['high']:.4f}]"
         )

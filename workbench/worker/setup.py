@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
-from transformers import AutoConfig
 
-from workbench import bases, files
+from workbench import bases, files, fingerprint
 from workbench.bases import Loading
 from workbench.data.rendering import Renderer
 from workbench.errors import Problem, RunError
@@ -21,6 +21,9 @@ from workbench.recipe.resolved import Resolved, ResolvedSuite
 from workbench.runs import manifest
 from workbench.runs.run import Run
 from workbench.training.memory import accelerator
+
+_LOOK_SECONDS = 0.5
+_BUSY_PERCENT = 50.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Bench:
 def settle(run: Run, resolved: Resolved) -> int:
     """Fix what a result depends on in this process: the threads (kept when a run continues) and the device."""
     before = files.read_json(run.manifest)["hardware"]["threads"] if run.manifest.exists() else None
-    threads = int(before or resolved.recipe.target.threads or len(os.sched_getaffinity(0)))
+    threads = int(before or resolved.recipe.target.threads or min(torch.get_num_threads(), _idle_cores()))
     torch.set_num_threads(threads)
     device = resolved.target.device
     module = accelerator(device)
@@ -65,11 +68,19 @@ def settle(run: Run, resolved: Resolved) -> int:
     return threads
 
 
+def _idle_cores() -> int:
+    """Cores that nobody else is using now (at least one). More threads than that wait for each other by spinning: two
+    runs of two threads on two cores were seen to go twenty times slower than two of one."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    busy = psutil.cpu_percent(interval=_LOOK_SECONDS, percpu=True)
+    return max(1, len([core for core in allowed if busy[core] < _BUSY_PERCENT]))
+
+
 def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: Progress) -> Bench:
     """Load the tokenizer and the suite's items."""
     recipe = resolved.recipe
     loading = Loading(
-        directory=pin.base_directory(resolved.base, weights=recipe.base.init == "pretrained"),
+        directory=pin.base_directory(resolved),
         init=recipe.base.init,
         dtype=resolved.dtype,
         quantization=getattr(recipe.method, "quantization", "none"),
@@ -79,10 +90,8 @@ def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: 
         seed=recipe.seed,
         trust_remote_code=recipe.base.trust_remote_code,
     )
+    config = bases.load_config(loading)
     tokenizer = bases.load_tokenizer(loading)
-    config = AutoConfig.from_pretrained(
-        str(loading.directory), trust_remote_code=loading.trust_remote_code, local_files_only=True
-    )
     return Bench(
         run=run,
         resolved=resolved,
@@ -111,11 +120,23 @@ def _pad_id(tokenizer: Any) -> int:
     return 0
 
 
+def _data_facts(resolved: Resolved) -> dict[str, Any]:
+    """The rows' card, licence, revision and file hashes."""
+    paths = pin.split_files(resolved.data, resolved.recipe.data.split)
+    return {
+        "card": resolved.data.name,
+        "split": resolved.recipe.data.split,
+        "licence": resolved.data.card.licence,
+        "revision": resolved.data.card.source.revision,
+        "files": {path.name: fingerprint.of_file(path) for path in paths},
+    }
+
+
 def write_manifest(bench: Bench, threads: int) -> None:
     """What the run is made of; kept from its first start, but for the code and machine of later ones."""
     run, resolved = bench.run, bench.resolved
     kept = files.read_json(run.manifest) if run.manifest.exists() else {}
-    _, base_content = pin.pin_base(resolved.base, weights=resolved.recipe.base.init == "pretrained")
+    _, base_content = pin.pin_base(resolved)
     device = resolved.target.device
     module = accelerator(device)
     name = module.get_device_name() if module is not None and hasattr(module, "get_device_name") else device
@@ -130,7 +151,7 @@ def write_manifest(bench: Bench, threads: int) -> None:
                 "files": base_content,
                 "licence": resolved.base.licence,
             },
-            "data": {"card": resolved.data.name, "licence": resolved.data.card.licence} if resolved.trains else None,
+            "data": _data_facts(resolved) if resolved.trains else None,
             "template": bases.template_fingerprint(bench.template),
             "seed": resolved.recipe.seed,
             "versions": manifest.versions(),

@@ -13,7 +13,7 @@ from workbench.progress import Progress
 from workbench.recipe import resolve
 from workbench.runs.run import Run
 from workbench.tracking.tracker import tracker_for
-from workbench.worker import scoring, training
+from workbench.worker import contamination, scoring, training
 from workbench.worker.setup import Bench, set_up, settle, write_manifest
 
 
@@ -37,6 +37,7 @@ def go(run: Run, suite_name: str | None, folder: Path) -> None:
         scoring.score_base(bench)
     if resolved.trains and not run.proof.exists():
         training.train(bench, tracker)
+    contamination.check(bench)
     scoring.score(bench)
     _cost(bench)
     summary = _summary(run)

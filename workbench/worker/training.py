@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import shutil
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,17 +14,17 @@ from workbench import bases, files
 from workbench.bases import Loading
 from workbench.data.contamination import Guard
 from workbench.data.prepare import Prepared, prepare
-from workbench.evaluation.items import questions
+from workbench.evaluation.items import questions, suite_fingerprint
 from workbench.methods import counting, proof, results
 from workbench.methods.apply import apply
-from workbench.plan.cost import training_flops
+from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora
 from workbench.tracking.tracker import Tracker
 from workbench.training import checkpoints, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.memory import peak_memory_bytes
-from workbench.training.reference import with_reference
+from workbench.training.reference import reference_lengths, with_reference
 from workbench.worker.setup import Bench
 
 _PROBE_ROWS = 3
@@ -34,10 +35,12 @@ def train(bench: Bench, tracker: Tracker) -> None:
     run = bench.run
     if not run.adapter.exists():
         prepared = rows_of(bench)
-        files.write_json(run.data, prepared.account)
+        known = suite_fingerprint(bench.suite, bench.items) if bench.suite else None
+        files.write_json(run.data, prepared.account | {"suite_items": known})
         _walk(bench, prepared, tracker)
         gc.collect()
     _prove(bench)
+    shutil.rmtree(run.pissa_start, ignore_errors=True)
 
 
 def rows_of(bench: Bench) -> Prepared:
@@ -60,14 +63,12 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     is_pissa = isinstance(method, Lora) and method.variant == "pissa"
     if is_pissa:
         results.save_pissa_start(model, run.pissa_start)
-    rows = prepared.rows
+    rows, dtype = prepared.rows, bench.resolved.dtype
     if isinstance(recipe.objective, Dpo):
-        rows = with_reference(rows, model, bench.pad_id, recipe.evaluation.batch_size, progress)
+        rows = with_reference(rows, model, dtype, bench.pad_id, recipe.evaluation.batch_size, progress)
     work, counts = counting.work_of(model), counting.parameter_counts(model)
     set_seed(recipe.seed)
-    trainer: Any = trainers.build(
-        recipe, model, bench.tokenizer, rows, run.checkpoints, device, bench.resolved.dtype, bench.pad_id
-    )
+    trainer: Any = trainers.build(recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id)
     steps = trainers.length(recipe, len(rows)).steps
     found = checkpoints.newest(run.checkpoints, progress.say) if run.checkpoints.exists() else None
     cut_after(run.metrics, found[1] if found else 0)
@@ -76,20 +77,26 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         f"{counts['trainable']:,} of {counts['total']:,} parameters trained"
         + (f"; going on from step {found[1]}" if found else "")
     )
+    if recipe.training.router_loss:
+        progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
     bar = progress.bar("train", steps, start=found[1] if found else 0)
     recorder = Recorder(run.metrics, bar, tracker.log, device)
     recorder.trainer = trainer
     trainer.add_callback(recorder)
     try:
-        trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+        if found and found[1] >= steps:  # stopped between the last step and the save: the trainer would take one more
+            trainer._load_from_checkpoint(str(found[0]))
+        else:
+            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     finally:
         bar.close()
     facts = proof.prove_trained(model, before)
+    # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     probe = proof.probe_rows(_probe_ids(rows))
     proof.save_probe(run.probe, probe, proof.logits(model, probe))
-    flops = training_flops(work, recorder.totals["tokens"], recorder.totals["squared_lengths"])
     cost = {
-        "training_flops": flops * (4 / 3 if isinstance(recipe.objective, Dpo) else 1),
+        "training_flops": _flops(work, recorder.totals, rows),
         "steps": steps,
         "examples": recorder.totals["examples"],
         "tokens": recorder.totals["tokens"],
@@ -100,6 +107,15 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     }
     files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
     results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None)
+
+
+def _flops(work: Work, totals: dict[str, float], rows: Any) -> float:
+    """Operations of all steps, and of the reference's one pass over the pairs."""
+    flops = training_flops(work, totals["tokens"], totals["squared_lengths"])
+    if "ref_chosen_logps" in rows.column_names:
+        lengths = reference_lengths(rows)
+        flops += forward_flops(work, sum(lengths), sum(length**2 for length in lengths))
+    return flops
 
 
 def _training_loading(bench: Bench) -> Loading:

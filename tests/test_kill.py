@@ -1,0 +1,120 @@
+"""kill -9 at ten moments of a quickstart run: the same command finishes it, equal to an uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from workbench import files
+from workbench.runs.run import Run, without_measured
+
+STEPS = 24
+SUITE = """tasks:
+  - {name: generate, id: facts, data: world-questions, max_items: 40, max_new_tokens: 8}
+  - {name: heldout, id: biographies, data: world-biographies, max_items: 20}
+"""
+
+
+def command(runs: Path, suite: Path) -> list[str]:
+    settings = [f"training={{steps: {STEPS}, batch_size: 8, learning_rate: 2e-3, checkpoint_every: 3}}", "target.threads=1",
+                "method.dropout=0.1", f"evaluation.suite={suite}"]  # fmt: skip
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    return [
+        sys.executable,
+        "-m",
+        "workbench",
+        "train",
+        str(ROOT / "recipes" / "quickstart.yaml"),
+        "--runs",
+        str(runs),
+        *chosen,
+    ]
+
+
+def steps(run: Run) -> int:
+    return sum(1 for _ in run.metrics.open()) if run.metrics.exists() else 0
+
+
+def the_run(runs: Path) -> Run | None:
+    found = [path for path in runs.glob("quickstart-*") if path.is_dir()]
+    return Run(found[0]) if found else None
+
+
+def moment(what: Callable[[Run], bool]) -> Callable[[Path], bool]:
+    def reached(runs: Path) -> bool:
+        run = the_run(runs)
+        return run is not None and what(run)
+
+    return reached
+
+
+MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
+    ("the run directory is there", moment(lambda run: run.path.is_dir())),
+    ("the worker holds the lock", moment(lambda run: run.lock.exists())),
+    ("the base is being scored", lambda runs: any(runs.glob("base-*/manifest.json"))),
+    ("the rows are tokenised", moment(lambda run: run.data.exists())),
+    ("the first step is logged", moment(lambda run: steps(run) >= 1)),
+    ("a checkpoint is being written", moment(lambda run: any(run.checkpoints.glob("checkpoint-3*/*")))),
+    ("between checkpoints", moment(lambda run: steps(run) >= 8)),
+    ("past another checkpoint", moment(lambda run: steps(run) >= 16)),
+    ("training ended, nothing saved", moment(lambda run: run.probe.exists())),
+    ("saved, not proved", moment(lambda run: run.adapter.exists())),
+    ("proved, not scored", moment(lambda run: run.proof.exists())),
+]
+
+
+def kill_at(runs: Path, suite: Path, reached: Callable[[Path], bool]) -> bool:
+    """Start the command, kill its whole process group at a moment; False where it ended before."""
+    process = subprocess.Popen(
+        command(runs, suite), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        if reached(runs):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    assert process.poll() == 0, "it neither reached the moment nor ended well"
+    return False
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    suite = tmp_path / "few.yaml"
+    suite.write_text(SUITE.replace("data: world", f"data: {ROOT}/datasets/world").replace(
+        "-questions,", "-questions.yaml,").replace("-biographies,", "-biographies.yaml,"))  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole, suite), check=True, capture_output=True)
+    kills = [name for name, reached in MOMENTS if kill_at(killed, suite, reached)]
+    assert len(kills) >= 10, kills
+    ended = subprocess.run(command(killed, suite), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    one, other = the_run(whole), the_run(killed)
+    assert one is not None and other is not None
+    assert one.name == other.name
+    assert digests(one.adapter) == digests(other.adapter)
+    for name in ("metrics.jsonl", "eval/few/items.jsonl"):
+        rows = [[without_measured(row) for row in files.read_jsonl(run.path / name)] for run in (one, other)]
+        assert rows[0] == rows[1], name
+    assert len(list(files.read_jsonl(one.metrics))) == STEPS
+    for name in ("proof.json", "data.json", "status.json", "cost.json", "eval/few/results.json", "identity.json"):
+        values = [without_measured(files.read_json(run.path / name)) for run in (one, other)]
+        assert values[0] == values[1], name
+    assert not [path for path in killed.rglob("*.tmp")]
+    again = subprocess.run(command(killed, suite), capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout
