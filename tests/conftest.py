@@ -98,7 +98,7 @@ def save_base(directory: Path, family: str, tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer(shared: Path) -> Any:
-    """The real Qwen2 tokenizer with its chat template."""
+    """The real Qwen2 tokenizer. (The stored chat template ends in a line of its own and is not prefix-stable.)"""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(shared / "tokenizers" / "qwen2" / "hf_fast")

@@ -211,7 +211,7 @@ def _nothing_half_written(runs: Path) -> None:
     left = [path.name for path in runs.rglob("*")]
     assert not [name for name in left if name.endswith(".tmp")], left
     assert "adapter" not in left
-    assert not [path for path in runs.glob("recipe-*/status.json")]
+    assert not list(runs.glob("recipe-*/status.json"))
 
 
 def test_the_good_one_is_good(place: Path, workbench: Callable[..., Outcome]) -> None:

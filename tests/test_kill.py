@@ -1,4 +1,4 @@
-"""kill -9 at ten moments of a quickstart run: the same command finishes it, equal to an uninterrupted one bit for bit."""
+"""kill -9 at ten moments of a quickstart run: the same command finishes it, bit for bit as if it had not been."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ SUITE = """tasks:
 
 
 def command(runs: Path, suite: Path) -> list[str]:
-    settings = [f"training={{steps: {STEPS}, batch_size: 8, learning_rate: 2e-3, checkpoint_every: 3}}", "target.threads=1",
-                "method.dropout=0.1", f"evaluation.suite={suite}"]  # fmt: skip
+    settings = [
+        f"training={{steps: {STEPS}, batch_size: 8, learning_rate: 2e-3, checkpoint_every: 3}}",
+        "target.threads=1",
+        "method.dropout=0.1",
+        f"evaluation.suite={suite}",
+    ]
     chosen = [part for setting in settings for part in ("--set", setting)]
     return [
         sys.executable,
@@ -114,7 +118,7 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     for name in ("proof.json", "data.json", "status.json", "cost.json", "eval/few/results.json", "identity.json"):
         values = [without_measured(files.read_json(run.path / name)) for run in (one, other)]
         assert values[0] == values[1], name
-    assert not [path for path in killed.rglob("*.tmp")]
+    assert not list(killed.rglob("*.tmp"))
     again = subprocess.run(command(killed, suite), capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "finished already" in again.stdout

@@ -11,7 +11,7 @@ import bitsandbytes
 import peft
 import pytest
 import torch
-from conftest import family_config
+from conftest import family_config, save_base
 from safetensors.torch import load_file, save_file
 from small_recipes import Workbench, call, losses, preferences, questions, run_of, train, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -147,6 +147,24 @@ def test_qlora_loads_elsewhere_without_touching_the_kernels(
     outside = proof.logits(peft.PeftModel.from_pretrained(loaded, run.adapter), rows)
     assert proof.distance(memory, outside) < 0.05
     assert proof.distance(memory, proof.logits(plain_base(base), rows)) > 0.5
+
+
+def test_qlora_sits_on_every_linear_layer_of_a_mixture_of_experts(
+    workbench: Workbench, room: Path, tmp_path: Path, small_tokenizer: Any
+) -> None:
+    """Where PEFT is given parameters by name; in 4 bits it must come to the same as modules."""
+    base = save_base(tmp_path / "moe", "deepseek_v3", small_tokenizer)
+    method = {"name": "qlora", "rank": 4}
+    run = train(workbench, room / "small.yaml", room / "runs", f"base={base}", flow(method))
+    assert files.read_json(run.proof)["places"] == 16
+    rows, memory = proof.load_probe(run.probe)
+    model = peft.PeftModel.from_pretrained(plain_base(base, method), run.adapter).eval()
+    assert proof.distance(memory, proof.logits(model, rows)) < 1e-5
+    shapes = {
+        name.rpartition("mlp.")[2]: tuple(w.shape)
+        for name, w in load_file(next(run.adapter.glob("*.safetensors"))).items()
+    }
+    assert shapes["gate_proj.lora_A.weight"] == (4, 64) and shapes["gate_proj.lora_B.weight"] == (96, 4)
 
 
 def test_pissa_is_saved_as_an_ordinary_adapter_of_twice_the_rank(

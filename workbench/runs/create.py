@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def named_run(root: Path, name: str) -> Run:
     if (exact / "resolved.json").is_file():
         return Run(exact)
     matches = sorted(path.parent for path in root.glob("*/resolved.json") if path.parent.name.startswith(name))
+    whole = [path for path in matches if re.fullmatch(r"-[0-9a-f]{10}-s\d+(-r\d+)?", path.name[len(name) :])]
+    matches = whole or matches  # the recipe's whole name goes before names that only begin like it
     if len(matches) == 1:
         return Run(matches[0])
     if not matches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from workbench.compare.statistics import Estimate
@@ -13,45 +12,45 @@ from workbench.compare.table import TaskTable
 from workbench.compare.table import compare as compare_runs
 from workbench.runs import create
 from workbench.runs.run import Run
+from workbench.verbs import terminal
 
 
 def compare(names: Sequence[str], suite: str | None, root: Path) -> None:
     """Print one table a task."""
     chosen = [create.named_run(root, name) for name in names]
     suite, tables = compare_runs(chosen, suite)
-    console = Console(highlight=False, soft_wrap=True)
+    screen = terminal.console()
     for one in tables:
-        _print(console, suite, one, chosen)
-    console.print(
-        "intervals: 95 %, BCa bootstrap over clusters of items; one seed each, so suggestive at most", style="dim"
+        screen.print(_table(suite, one, chosen))
+        screen.print()
+    screen.print(
+        "95 % intervals: BCa bootstrap over clusters of items. One seed each: suggestive at most.", style="dim"
     )
 
 
-def _print(console: Console, suite: str, one: TaskTable, runs: Sequence[Run]) -> None:
+def _table(suite: str, one: TaskTable, runs: Sequence[Run]) -> Table:
+    names = terminal.labels(runs)
     better = "higher" if one.higher_is_better else "lower"
     items = one.cells[0].score
-    title = f"{suite} / {one.task}: {one.metric} ({better} is better; {items.items} items in {items.clusters} clusters)"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("run", min_width=max(len(run.name) for run in runs))  # never cut: other verbs take it
-    for heading in ("score", "95 % interval", f"minus {runs[0].name}", "95 % interval", ""):
-        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
-    for run, cell in zip(runs, one.cells, strict=True):
-        if cell.difference is None:
-            table.add_row(run.name, f"{cell.score.value:.4f}", _interval(cell.score), "", "", "")
-            continue
-        table.add_row(
-            run.name,
-            f"{cell.score.value:.4f}",
-            _interval(cell.score),
-            f"{cell.difference.value:+.4f}",
-            _interval(cell.difference, "+"),
-            _verdict(cell.difference, one.higher_is_better),
-        )
-    console.print(table)
-
-
-def _interval(estimate: Estimate, sign: str = "") -> str:
-    return rf"\[{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
+    counted = f"{items.items} items in {items.clusters} clusters"
+    table = Table(
+        title=f"[bold]{suite} / {one.task}[/bold]  {one.metric}, {better} is better, {counted}",
+        title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    table.add_column("run", no_wrap=True, min_width=max(map(len, names)))  # never cut: other verbs take it
+    table.add_column("score", justify="right")
+    table.add_column("95 % interval", no_wrap=True)
+    if len(runs) > 1:
+        table.add_column(f"minus {names[0]}", justify="right")
+        table.add_column("95 % interval", no_wrap=True)
+        table.add_column("")
+    for name, cell in zip(names, one.cells, strict=True):
+        row = [name, f"{cell.score.value:.4f}", terminal.interval(cell.score.low, cell.score.high)]
+        if cell.difference is not None:
+            row += [f"{cell.difference.value:+.4f}", terminal.interval(cell.difference.low, cell.difference.high, "+"),
+                    _verdict(cell.difference, one.higher_is_better)]  # fmt: skip
+        table.add_row(*row)
+    return table
 
 
 def _verdict(difference: Estimate, higher_is_better: bool) -> str:

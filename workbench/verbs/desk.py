@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from workbench.catalog.bases import BaseRow
@@ -13,6 +12,7 @@ from workbench.catalog.bases import bases as all_bases
 from workbench.errors import Problem, UserError
 from workbench.recipe import resolve
 from workbench.recipe.load import load
+from workbench.verbs import terminal
 
 
 def check(recipe: Path, overrides: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def check(recipe: Path, overrides: Sequence[str]) -> None:
     made = resolved.recipe
     suite = f", scored on {resolved.suite.name}" if resolved.suite else ", not scored"
     scratch = " from scratch" if made.base.init == "random" else ""
-    Console(highlight=False, soft_wrap=True).print(
+    terminal.console().print(
         f"[green]ok[/green] {resolved.name}: {made.objective.name} with {made.method.name} on "
         f"{resolved.base.row or resolved.base.location}{scratch}, rows of {resolved.data.name}{suite}; "
         f"{resolved.dtype} on {resolved.target.name}"
@@ -35,7 +35,7 @@ def bases(words: Sequence[str], most: float | None) -> None:
         raise UserError(
             Problem("bases", f"none matches {' '.join(words) or 'that'}", "`workbench bases` lists them all")
         )
-    console = Console(highlight=False)
+    console = terminal.console()
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "parameters", "active", "context", "tuning", "licence", "hub"):
         table.add_column(heading, justify="right" if heading in ("parameters", "active", "context") else "left")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, get_args
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -15,6 +15,7 @@ from workbench import documents
 from workbench.errors import Problem, RecipeError
 from workbench.recipe.load import NAMED
 from workbench.recipe.schema import Recipe, Section
+from workbench.verbs import terminal
 
 
 def schema() -> None:
@@ -57,7 +58,7 @@ def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
 
 def explain(name: str) -> None:
     """Print what a field or section means."""
-    console = Console(highlight=False)
+    console = terminal.console()
     if name == "recipe":
         _section(console, "recipe", Recipe)
         return
@@ -114,23 +115,38 @@ def _field(console: Console, place: str, owner: type[BaseModel], info: FieldInfo
     console.print(f"[bold]{place}[/bold]{of} ({_kind(info)}{_default(info)})\n  {_one_line(info.description)}")
 
 
+_WORDS = {str: "text", int: "whole number", float: "number", bool: "true/false", dict: "section"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
+
+
 def _kind(info: FieldInfo) -> str:
-    values = [value for value in get_args(info.annotation) if isinstance(value, str)]
-    if values:
-        return " | ".join(values)
-    if _models(info.annotation):
-        return " | ".join(_tag(model) or "section" for model in _models(info.annotation))
-    text = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
-    limits = ", ".join(str(limit) for limit in info.metadata if "Validator" not in type(limit).__name__)
-    for old, new in (
-        ("typing.", ""),
-        ("Literal", ""),
-        ("list[str]", "list of names"),
-        ("str", "text"),
-        ("bool", "true/false"),
-    ):
-        text = text.replace(old, new)
-    return (text + (f", {limits}" if limits else "")).replace("[", r"\[")
+    return (_type(info.annotation) + _limits(info.metadata)).replace("[", r"\[")
+
+
+def _type(annotation: Any) -> str:
+    """A field's type in words: `plain | rslora`, `whole number`, `list of text`."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(value) for value in inner)
+    if origin is Annotated:
+        return _type(inner[0]) + _limits(inner[1:])
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin is None:
+        is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        return (_tag(annotation) or "section") if is_section else _WORDS.get(annotation, "")
+    return " | ".join(dict.fromkeys(_type(one) for one in inner if one is not type(None)))
+
+
+def _limits(metadata: Iterable[Any]) -> str:
+    found = [f"{sign} {getattr(limit, name)}" for limit in _flat(metadata) for name, sign in _SIGNS.items()
+             if getattr(limit, name, None) is not None]  # fmt: skip
+    return f", {', '.join(found)}" if found else ""
+
+
+def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
+    for limit in metadata:
+        yield from limit.metadata if isinstance(limit, FieldInfo) else [limit]
 
 
 def _default(info: FieldInfo) -> str:

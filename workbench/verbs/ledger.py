@@ -13,13 +13,14 @@ from workbench import files
 from workbench.errors import Problem, RunError
 from workbench.runs import create, ledger, lock
 from workbench.runs.run import Run
+from workbench.verbs import terminal
 
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
 
 
 def runs(action: str | None, names: Sequence[str], root: Path) -> None:
     """List, remove or prune."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     if action is None:
         _list(console, root)
     elif action == "rm" and names:
@@ -60,7 +61,7 @@ def _remove(console: Console, run: Run) -> None:
 
 def show(name: str, root: Path) -> None:
     """One run in full."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     run = create.named_run(root, name)
     entry = ledger.entry(run)
     console.print(f"[bold]{run.name}[/bold]  [{_COLOURS[entry.state]}]{entry.state}[/]  {run.path}")

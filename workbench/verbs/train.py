@@ -16,15 +16,16 @@ from workbench.launch import local
 from workbench.recipe import pin, resolve
 from workbench.recipe.identity import identity
 from workbench.recipe.load import load
-from workbench.recipe.resolved import ResolvedSuite
+from workbench.recipe.resolved import Resolved, ResolvedSuite
 from workbench.runs import create, ledger
 from workbench.runs.run import Run
+from workbench.verbs import terminal
 
 
 def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     """Resolve, make or find the run, and bring it to its end."""
-    console = Console(highlight=False, soft_wrap=True)
-    resolved = resolve.resolve(load(recipe, overrides))
+    console = terminal.console()
+    resolved = _start_found(resolve.resolve(load(recipe, overrides)), root)
     if resolved.base.kind == "hub" or resolved.data.card.source.hub:
         console.print("looking up the base and the rows ...", style="dim")
     resolved, contents = pin.pin(resolved)
@@ -45,6 +46,15 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     _show_result(console, run)
 
 
+def _start_found(resolved: Resolved, root: Path) -> Resolved:
+    """`method.init_from` as the directory of the run that it names."""
+    start = getattr(resolved.recipe.method, "init_from", None)
+    if start is None or Path(start).is_absolute():
+        return resolved
+    method = resolved.recipe.method.model_copy(update={"init_from": str(create.named_run(root, start).path.absolute())})
+    return resolved.model_copy(update={"recipe": resolved.recipe.model_copy(update={"method": method})})
+
+
 def _is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
     """Whether the run was scored on the suite as it is now (else the worker looks at the items themselves)."""
     if suite is None:
@@ -55,18 +65,20 @@ def _is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
 
 
 def _show_result(console: Console, run: Run) -> None:
+    """The scores of the base and of the run."""
     resolved = run.resolved()
     if resolved.suite is None:
         return
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("run", "task", "metric", "score", "95 % interval"):
-        table.add_column(heading, justify="right" if heading == "score" else "left")
-    for entry in _with_base(run):
-        found = files.read_json(entry.results(resolved.suite.name))["tasks"]
-        for task, facts in found.items():
-            interval = f"[{facts['low']:.4f}, {facts['high']:.4f}]".replace("[", r"\[")
-            table.add_row(entry.name, task, facts["metric"], f"{facts['value']:.4f}", interval)
+        table.add_column(heading, justify="right" if heading == "score" else "left", no_wrap=True)
+    shown = _with_base(run)
+    for name, entry in zip(terminal.labels(shown), shown, strict=True):
+        for task, facts in files.read_json(entry.results(resolved.suite.name))["tasks"].items():
+            found = terminal.interval(facts["low"], facts["high"])
+            table.add_row(name, task, facts["metric"], f"{facts['value']:.4f}", found)
     console.print(table)
+    console.print(f"see it: workbench show {run.name}", style="dim")
 
 
 def _with_base(run: Run) -> list[Run]:

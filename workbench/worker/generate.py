@@ -33,7 +33,7 @@ def main() -> int:
         settle(run, resolved)
         ready = set_up(run, resolved, resolved.suite, progress)
         renderer = ready.renderer(ready.template)
-        # formats with turns end a question with a line's end where the texts stand as they are; patterns say all themselves
+        # in plain, formats with turns end a question with a line's end; a card's patterns say all themselves
         end = "" if resolved.data.card.format == "prompt_completion" else "\n"
         asked = []
         for prompt in prompts:

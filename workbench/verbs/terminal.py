@@ -1,0 +1,34 @@
+"""How verbs write to the terminal: one console, short names of runs, intervals."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from workbench.runs.run import Run
+
+_IDENTITY = re.compile(r"-[0-9a-f]{10}-(s\d+(?:-r\d+)?)$")
+_WIDTH_OF_A_PIPE = 140
+
+
+def console() -> Console:
+    """A console that wraps nothing by itself; a pipe or a log file is wide."""
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    return Console(highlight=False, soft_wrap=True, width=width)
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Names without the identity where that leaves them apart, with the seed where that does, else whole."""
+    for shorten in (r"", r" \1"):
+        short = [_IDENTITY.sub(shorten, run.name) for run in runs]
+        if len(set(short)) == len(runs):
+            return short
+    return [run.name for run in runs]
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    """`[low, high]` with four digits, fit for rich's markup."""
+    return rf"\[{low:{sign}.4f}, {high:{sign}.4f}]"
