@@ -155,7 +155,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from workbench.launch import local
 
-    def run_bench(module: str, *arguments: str, threads: int | None = None) -> int:
+    def run_bench(module: str, *arguments: str) -> int:
         name = f"{module}.__main__" if module == "workbench.worker" else module
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         try:

@@ -45,7 +45,7 @@ def command(runs: Path, suite: Path) -> list[str]:
 
 
 def steps(run: Run) -> int:
-    return sum(1 for _ in run.metrics.open()) if run.metrics.exists() else 0
+    return run.metrics.read_bytes().count(b"\n") if run.metrics.exists() else 0
 
 
 def the_run(runs: Path) -> Run | None:
@@ -92,6 +92,11 @@ def kill_at(runs: Path, suite: Path, reached: Callable[[Path], bool]) -> bool:
     return False
 
 
+def follow(start: list[str]) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, with what it says in a pipe."""
+    return subprocess.Popen(start, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
@@ -122,3 +127,30 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     again = subprocess.run(command(killed, suite), capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "finished already" in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_polite_stop_keeps_every_step(tmp_path: Path, number: int, status: int) -> None:
+    """The step in hand is finished and kept, between checkpoints too; the same command goes on from there."""
+    suite = tmp_path / "few.yaml"
+    suite.write_text(f"tasks: [{{name: heldout, id: b, data: {ROOT}/datasets/world-biographies.yaml, max_items: 2}}]")
+    start = [*command(tmp_path, suite), "--set", "training.checkpoint_every=1000", "--set", "training.steps=400"]
+    process = follow(start)
+    reached = moment(lambda run: steps(run) >= 5)
+    while process.poll() is None and not reached(tmp_path):
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    said, _ = process.communicate()
+    assert process.returncode == status, said
+    assert "the same command continues it" in said
+    run = the_run(tmp_path)
+    assert run is not None
+    kept = steps(run)
+    assert (run.checkpoints / f"checkpoint-{kept}" / "sealed.json").exists()
+    again = follow(start)
+    while again.poll() is None and steps(run) <= kept:
+        time.sleep(0.01)
+    os.killpg(again.pid, signal.SIGKILL)
+    said, _ = again.communicate()
+    assert f"going on from step {kept}" in said

@@ -244,7 +244,7 @@ def test_a_finished_run_is_scored_on_another_suite(workbench: Train, recipe: Pat
     assert stamps(run, "texts-only") == before  # the same items are not scored again
     compared = workbench("compare", base.name, run.name, "--suite", "texts-only")
     assert compared.status == 0, compared.output
-    assert "texts-only / text: bits_per_byte (lower is better" in compared.output
+    assert "texts-only / text  bits_per_byte, lower is better" in compared.output
 
     write_suite(tmp_path, tasks=TASKS[:1], name="texts-only", texts=with_row(TEXTS, text="the dog ran\n"))
     assert workbench("eval", run.name, "--suite", "./texts-only.yaml").status == 0

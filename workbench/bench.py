@@ -6,13 +6,14 @@ import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from workbench.errors import ExitStatus, UserError, WorkbenchError
+from workbench.visible import visible
 
 _LOG = logging.getLogger("workbench")
 _LOG.addHandler(logging.NullHandler())  # before a run's log is opened, nothing is said twice on the terminal
@@ -35,7 +36,6 @@ def quiet_libraries() -> None:
     py_warnings = logging.getLogger("py.warnings")
     py_warnings.handlers = _LOG.handlers or [logging.NullHandler()]
     py_warnings.propagate = False
-    warnings.simplefilter("default")
     for name in ("transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -49,17 +49,19 @@ def ended(act: Callable[[], None]) -> int:
         report(console, error)
         return int(error.exit_status)
     except WorkbenchError as error:
-        console.print(str(error), markup=False, style="red")
+        console.print(visible(str(error)), markup=False, style="red")
         _LOG.error(str(error))
         return int(error.exit_status)
     except KeyboardInterrupt:
+        if console.is_terminal:
+            console.print()  # the terminal wrote ^C on this line
         console.print("stopped; the same command continues it", style="yellow")
         _LOG.info("stopped by Ctrl-C")
         return int(ExitStatus.INTERRUPTED)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        console.print(f"{error.filename or 'a file'}: {error.strerror or error}", markup=False, style="red")
+        console.print(visible(f"{error.filename or 'a file'}: {error.strerror or error}"), markup=False, style="red")
         _LOG.error("%s", error)
         return int(ExitStatus.USER)
     except Exception:  # noqa: BLE001 - the last place where a defect of ours can be told
@@ -73,11 +75,8 @@ def ended(act: Callable[[], None]) -> int:
 def report(console: Console, error: UserError) -> None:
     """Show every problem: where, what was found, what to do."""
     for problem in error.problems:
-        console.print(f"[red]error[/red] [bold]{_plain(problem.where)}[/bold]: {_plain(problem.found)}")
+        where, found = visible(problem.where), visible(problem.found)
+        console.print(Text.assemble(("error", "red"), " ", (where, "bold"), ": ", found))
         if problem.do:
-            console.print(f"      {_plain(problem.do)}", style="dim")
+            console.print(Text(f"      {visible(problem.do)}", style="dim"))
         _LOG.error("%s", problem)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

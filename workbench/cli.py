@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")]
@@ -24,6 +25,23 @@ Overrides = Annotated[
 Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name (or its beginning), or its directory.")]
 _RUNS = Path("runs")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from workbench.verbs import desk
+
+        desk.version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A fine-tuning workbench: a recipe in, a proven adapter and the evidence for it out."""
 
 
 @app.command()
@@ -117,7 +135,7 @@ def evaluate(
 def generate(
     run: RunName,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, each line of standard input.")] = None,
-    tokens: Annotated[int, typer.Option(help="Longest answer, tokens.")] = 128,
+    tokens: Annotated[int, typer.Option(min=1, help="Longest answer, tokens.")] = 128,
     runs: Root = _RUNS,
 ) -> None:
     """Answer a prompt with the run's result and with its base, side by side."""
@@ -133,7 +151,7 @@ app.add_typer(data_app, name="data")
 @data_app.command(name="show")
 def data_show(
     recipe: RecipePath,
-    rows: Annotated[int, typer.Option(help="How many rows.")] = 3,
+    rows: Annotated[int, typer.Option(min=0, help="How many rows.")] = 3,
     set_: Overrides = None,
 ) -> None:
     """Show rows as the model sees them, counted and not counted tokens apart, and the length histogram."""

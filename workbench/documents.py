@@ -7,6 +7,7 @@ and a key that stands twice is an error. Models are pydantic; their errors are t
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -276,10 +277,13 @@ def did_you_mean(word: str, allowed: Sequence[str]) -> str:
 
 def display(path: Path) -> str:
     """A path as a person would type it here."""
+    whole = path.absolute()
+    short = Path(os.path.normpath(whole))  # without the .. of a card's own paths, where no link is on the way
+    whole = short if short.resolve() == whole.resolve() else whole
     try:
-        return str(path.absolute().relative_to(Path.cwd()))
+        return str(whole.relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
+        return str(whole) if path.is_absolute() else str(path)
 
 
 def _near_files(path: Path) -> str:

@@ -11,6 +11,7 @@
     |   +-- TrainingError              a loss that is not finite, a step that failed
     |   +-- RunError                   run directories: missing, locked, unwritable
     |   `-- EvaluationError            suites and items
+    +-- StoppedError              exit 75  stopped from outside; the same command continues
     `-- ComparisonRefusedError     exit 3   the runs cannot be compared (or no verdict where one was demanded)
 """
 
@@ -93,6 +94,12 @@ class RunError(UserError):
 
 class EvaluationError(UserError):
     """A suite or its items."""
+
+
+class StoppedError(WorkbenchError):
+    """Stopped from outside, with everything kept: the same command continues."""
+
+    exit_status = ExitStatus.PREEMPTED
 
 
 class ComparisonRefusedError(WorkbenchError):

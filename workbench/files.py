@@ -38,7 +38,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 def unwritable(path: Path, error: OSError) -> Problem:
     """The problem of a path that could not be written, in words."""
     reason = error.strerror or str(error)
-    return Problem(str(path), f"cannot be written: {reason}", "free some space or choose another place with --runs")
+    advice = "free some space or choose another place with --runs (the cache's: environment variable WORKBENCH_CACHE)"
+    return Problem(str(path), f"cannot be written: {reason}", advice)
 
 
 def write_text(path: Path, text: str) -> None:

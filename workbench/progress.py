@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from workbench.visible import visible
+
 _Item = TypeVar("_Item")
 _SECONDS_BETWEEN_LINES = 10.0
 _LOG = logging.getLogger("workbench")
@@ -22,10 +24,19 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._open: Bar | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *stopped_by: object) -> None:
+        """Take down a bar that an error or Ctrl-C left standing: it would be written over, and the cursor hidden."""
+        if self._open is not None:
+            self._open.close()
 
     def say(self, text: str) -> None:
         """One line for the person and the log."""
-        self.console.print(text, markup=False)
+        self.console.print(visible(text), markup=False)
         _LOG.info(text)
 
     def over(self, items: Iterable[_Item], what: str, total: int | None = None) -> Iterator[_Item]:
@@ -40,7 +51,8 @@ class Progress:
 
     def bar(self, what: str, total: int | None, start: int = 0) -> Bar:
         """A bar that is advanced by hand; close it at the end."""
-        return Bar(self, what, total, start)
+        self._open = Bar(self, what, total, start)
+        return self._open
 
 
 class Bar:

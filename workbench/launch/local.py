@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from workbench.runs.run import Run
 
@@ -16,20 +15,22 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def run_bench(module: str, *arguments: str, threads: int | None = None) -> int:
+def run_bench(module: str, *arguments: str) -> int:
     """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop."""
     environment = dict(os.environ)
     # bench processes never phone home about use; nothing of the run depends on it
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
     process = subprocess.Popen(command(module, *arguments), env=environment)
-    while True:
-        try:
-            return _status(process.wait())
-        except KeyboardInterrupt:  # the terminal sent it to the child as well
-            continue
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # else it would work on without us
+    try:
+        while True:
+            try:
+                return _status(process.wait())
+            except KeyboardInterrupt:  # the terminal sent it to the child as well
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _status(code: int) -> int:
@@ -39,8 +40,3 @@ def _status(code: int) -> int:
 def train(run: Run) -> int:
     """Bring a run to its end: whatever of it is not done yet."""
     return run_bench("workbench.worker", str(run.path))
-
-
-def evaluate(run: Run, suite: Path | str, data_root: str) -> int:
-    """Score a finished run on another suite."""
-    return run_bench("workbench.worker", str(run.path), "--suite", str(suite), "--from", data_root)

@@ -93,7 +93,17 @@ def logits(model: Any, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
 
 
 def save_probe(path: Path, rows: Sequence[Sequence[int]], found: Sequence[torch.Tensor]) -> None:
-    """Keep the probe's rows and the logits of the model in memory."""
+    """Keep the probe's rows and the logits of the model in memory.
+
+    Raises:
+        MethodError: the logits are not numbers (the last step threw the weights away), or cannot be written.
+    """
+    if not all(bool(torch.isfinite(values).all()) for values in found):
+        raise MethodError(
+            Problem(
+                "adapter", "the trained model's logits are not finite", "lower training.learning_rate and train anew"
+            )
+        )
     tensors = {f"ids.{at}": torch.tensor(list(row)) for at, row in enumerate(rows)}
     tensors |= {f"logits.{at}": values.contiguous() for at, values in enumerate(found)}
     temporary = path.with_suffix(".tmp")
@@ -127,7 +137,7 @@ def prove_saved(
         MethodError: the files give other logits than the model did, or the same as the base.
     """
     error = distance(memory, fresh)
-    if error > _TOLERANCE[dtype]:
+    if not error <= _TOLERANCE[dtype]:  # so that NaN is refused too
         raise MethodError(
             Problem(
                 "adapter",

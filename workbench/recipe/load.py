@@ -50,11 +50,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         RecipeError: with every problem found.
     """
     path = find(path)
+    if not path.exists() and path.parent.is_dir():
+        raise RecipeError(Problem(documents.display(path), "there is no such file", _near(path)))
     layer = _layer(documents.read(path), path.parent)
     layers = [layer]
     if "extends" in layer.value:
         layers.insert(0, _parent(layer, path))
-    layers += [_override(text) for text in overrides]
+    over = [_override(text) for text in overrides]
+    layers = [_unsaid(layers, over), *layers, *over]
     merged = _merge(layers)
     if merged.value.get("name") is None:
         merged.value["name"] = path.stem
@@ -68,6 +71,20 @@ def find(path: Path, folder: str = "recipes") -> Path:
     bare = Path(*path.parts[1:]) if path.parts[:1] == (folder,) else path
     shipped = resources.shipped(folder) / bare.with_suffix(".yaml")
     return shipped if not path.is_absolute() and shipped.exists() else path
+
+
+def _near(path: Path) -> str:
+    """What may have been meant by a recipe that is not there: a file beside it, or a shipped one."""
+    here = sorted(file.name for file in path.parent.glob("*.y*ml"))
+    shipped = sorted(file.stem for file in resources.shipped("recipes").glob("*.yaml"))
+    return documents.did_you_mean(path.name, [*here, *shipped][: len(shipped) + 24])
+
+
+def _unsaid(said: Sequence[Document], over: Sequence[Document]) -> Document:
+    """The names of sections that no file states and a `--set` reaches into: those that they have anyway."""
+    sections = {section for layer in over for section in layer.value} - {name for layer in said for name in layer.value}
+    defaults = {section: _default_name(section) for section in sorted(sections)}
+    return Document("--set", {section: {"name": name} for section, name in defaults.items() if name})
 
 
 def _layer(document: Document, folder: Path) -> Document:

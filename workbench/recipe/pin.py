@@ -24,7 +24,6 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
         BaseError, DataError: something is not there or cannot be fetched.
     """
     base, base_content = pin_base(resolved)
-    _same_base(resolved, base_content)
     if not resolved.trains:
         return resolved.model_copy(update={"base": base}), Contents(base=base_content, data={})
     card = pin_card(resolved.data)
@@ -87,6 +86,9 @@ def base_directory(resolved: Resolved) -> Path:
     """The directory that a pinned base is loaded from."""
     base = resolved.base
     if base.kind == "directory":
+        if not Path(base.location).is_dir():
+            where = documents.display(Path(base.location))
+            raise BaseError(Problem(where, "the base's directory is not there any more", "put it back where it was"))
         return Path(base.location)
     return hub.snapshot(base.location, "model", base.revision, _patterns_of(resolved)).path
 
@@ -200,22 +202,6 @@ def adapter_directory(init_from: str) -> Path:
             "name a finished run's directory; see `workbench runs`",
         )
     )
-
-
-def _same_base(resolved: Resolved, content: dict[str, str]) -> None:
-    """Refuse to go on from an adapter that was trained on another base (of the same shape, nothing else would tell)."""
-    start = getattr(resolved.recipe.method, "init_from", None)
-    identity = adapter_directory(start).parent / "identity.json" if start else None
-    if identity is None or not identity.exists():
-        return
-    if json.loads(identity.read_text(encoding="utf-8"))["base"] != sorted(content.values()):
-        raise BaseError(
-            Problem(
-                "method.init_from",
-                f"{documents.display(identity.parent)} was trained on another base",
-                "name a run on the recipe's own base",
-            )
-        )
 
 
 def _adapter_hash(resolved: Resolved) -> str | None:

@@ -107,7 +107,9 @@ def find_card(name: str, folder: Path, where: str) -> ResolvedCard:
     if not path.is_file():
         names = sorted(p.stem for p in resources.shipped("datasets").glob("*.yaml"))
         names += sorted(p.stem for p in (folder / "datasets").glob("*.yaml"))
-        raise RecipeError(Problem(where, f"no dataset card is called {name!r}", documents.did_you_mean(name, names)))
+        own = f"; or write your own: {documents.display(folder / 'datasets' / f'{name}.yaml')}"
+        advice = documents.did_you_mean(name, names) + own
+        raise RecipeError(Problem(where, f"no dataset card is called {name!r}", advice))
     document = documents.read(path)
     card = documents.check(Card, document)
     return ResolvedCard(name=path.stem, folder=str(path.parent.resolve()), card=card)

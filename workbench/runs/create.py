@@ -93,6 +93,8 @@ def named_run(root: Path, name: str) -> Run:
     Raises:
         RunError: none, or several.
     """
+    if not name.strip():  # every name begins with it: `runs rm "$UNSET"` would remove whatever is alone there
+        raise RunError(Problem("run", "its name is empty", "`workbench runs` lists them"))
     direct = Path(name)
     if (direct / "resolved.json").is_file():
         return Run(direct.resolve())

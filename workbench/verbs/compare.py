@@ -13,6 +13,7 @@ from workbench.compare.table import compare as compare_runs
 from workbench.runs import create
 from workbench.runs.run import Run
 from workbench.verbs import terminal
+from workbench.visible import markup
 
 
 def compare(names: Sequence[str], suite: str | None, root: Path) -> None:
@@ -29,12 +30,12 @@ def compare(names: Sequence[str], suite: str | None, root: Path) -> None:
 
 
 def _table(suite: str, one: TaskTable, runs: Sequence[Run]) -> Table:
-    names = terminal.labels(runs)
+    names = [markup(name) for name in terminal.labels(runs)]
     better = "higher" if one.higher_is_better else "lower"
     items = one.cells[0].score
     counted = f"{items.items} items in {items.clusters} clusters"
     table = Table(
-        title=f"[bold]{suite} / {one.task}[/bold]  {one.metric}, {better} is better, {counted}",
+        title=f"[bold]{markup(suite)} / {markup(one.task)}[/bold]  {one.metric}, {better} is better, {counted}",
         title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0),
     )  # fmt: skip
     table.add_column("run", no_wrap=True, min_width=max(map(len, names)))  # never cut: other verbs take it

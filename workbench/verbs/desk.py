@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.table import Table
 
+from workbench import __version__
 from workbench.catalog.bases import BaseRow
 from workbench.catalog.bases import bases as all_bases
 from workbench.errors import Problem, UserError
 from workbench.recipe import resolve
 from workbench.recipe.load import load
 from workbench.verbs import terminal
+from workbench.visible import markup
 
 
 def check(recipe: Path, overrides: Sequence[str]) -> None:
@@ -23,9 +25,14 @@ def check(recipe: Path, overrides: Sequence[str]) -> None:
     scratch = " from scratch" if made.base.init == "random" else ""
     terminal.console().print(
         f"[green]ok[/green] {resolved.name}: {made.objective.name} with {made.method.name} on "
-        f"{resolved.base.row or resolved.base.location}{scratch}, rows of {resolved.data.name}{suite}; "
-        f"{resolved.dtype} on {resolved.target.name}"
+        f"{markup(resolved.base.row or resolved.base.location)}{scratch}, "
+        f"rows of {markup(resolved.data.name + suite)}; {resolved.dtype} on {resolved.target.name}"
     )
+
+
+def version() -> None:
+    """Print the workbench's own version."""
+    print(f"workbench {__version__}")
 
 
 def bases(words: Sequence[str], most: float | None) -> None:

@@ -14,6 +14,7 @@ from workbench.errors import Problem, RunError
 from workbench.runs import create, ledger, lock
 from workbench.runs.run import Run
 from workbench.verbs import terminal
+from workbench.visible import markup
 
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
 
@@ -48,7 +49,9 @@ def _list(console: Console, root: Path) -> None:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in entry.scores.items())
         state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"
         step = str(entry.step) if entry.step is not None else "-"
-        table.add_row(entry.run.name, state, entry.base, entry.method, str(entry.seed), step, scores)
+        table.add_row(
+            markup(entry.run.name), state, markup(entry.base), entry.method, str(entry.seed), step, markup(scores)
+        )
     console.print(table)
 
 
@@ -56,7 +59,7 @@ def _remove(console: Console, run: Run) -> None:
     if lock.is_held(run):
         raise RunError(Problem(run.name, "is running", "end it first"))
     shutil.rmtree(run.path)
-    console.print(f"removed {run.name}")
+    console.print(f"removed {markup(run.name)}")
 
 
 def show(name: str, root: Path) -> None:
@@ -64,7 +67,8 @@ def show(name: str, root: Path) -> None:
     console = terminal.console()
     run = create.named_run(root, name)
     entry = ledger.entry(run)
-    console.print(f"[bold]{run.name}[/bold]  [{_COLOURS[entry.state]}]{entry.state}[/]  {run.path}")
+    state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"
+    console.print(f"[bold]{markup(run.name)}[/bold]  {state}  {markup(str(run.path))}")
     facts: dict[str, str] = {"base": entry.base, "method": entry.method, "seed": str(entry.seed)}
     if run.manifest.exists():
         manifest = files.read_json(run.manifest)
@@ -84,9 +88,9 @@ def show(name: str, root: Path) -> None:
     if run.cost.exists():
         facts["cost"] = _cost(files.read_json(run.cost))
     for key, value in facts.items():
-        console.print(f"  [dim]{key:<13}[/dim]{value}")
+        console.print(f"  [dim]{key:<13}[/dim]{markup(value)}")
     for name_of_score, score in entry.scores.items():
-        console.print(f"  {name_of_score}  {score:.4f}")
+        console.print(f"  {markup(name_of_score)}  {score:.4f}")
     for attempt in files.read_jsonl(run.attempts):
         status = f" with status {attempt['status']}" if "status" in attempt else ""
         console.print(f"  [dim]{attempt['time']} {attempt['event']} on {attempt['host']}{status}[/dim]")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +23,7 @@ from workbench.recipe.resolved import Resolved, ResolvedSuite
 from workbench.runs import create, ledger
 from workbench.runs.run import Run
 from workbench.verbs import terminal
+from workbench.visible import markup
 
 
 def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
@@ -30,16 +34,17 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
         console.print("looking up the base and the rows ...", style="dim")
     resolved, contents = pin.pin(resolved)
     facts = identity(resolved, contents)
+    _refuse_other_base(resolved, facts)
     known = create.find(root, resolved, facts)
     if known and known.is_finished() and _is_scored(known, resolved.suite):
-        console.print(f"{known.name} is finished already; nothing to do")
+        console.print(f"{markup(known.name)} is finished already; nothing to do")
         _show_result(console, known)
         return
     older = None if known else create.nearest(root, resolved, facts)
     run = create.open_run(root, resolved, contents)
     if older:
-        console.print(f"a new run: {', '.join(older[1])} differ from {older[0].name}", style="dim")
-    console.print(f"run {run.path}")
+        console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
+    console.print(f"run {markup(str(run.path))}  [dim](loading the libraries takes some seconds)[/dim]")
     status = local.train(run)
     if status:
         sys.exit(status)
@@ -55,6 +60,20 @@ def _start_found(resolved: Resolved, root: Path) -> Resolved:
     return resolved.model_copy(update={"recipe": resolved.recipe.model_copy(update={"method": method})})
 
 
+def _refuse_other_base(resolved: Resolved, facts: dict[str, Any]) -> None:
+    """Refuse to go on from a run on another base: of the same shape, nothing else would tell."""
+    start = getattr(resolved.recipe.method, "init_from", None)
+    run = Run(Path(start)) if start else None
+    if run is None or not run.identity_file.exists():
+        return
+    if files.read_json(run.identity_file)["base"] != facts["base"]:
+        raise RunError(
+            Problem(
+                "method.init_from", f"{run.name} was trained on another base", "name a run on the recipe's own base"
+            )
+        )
+
+
 def _is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
     """Whether the run was scored on the suite as it is now (else the worker looks at the items themselves)."""
     if suite is None:
@@ -68,6 +87,7 @@ def _show_result(console: Console, run: Run) -> None:
     """The scores of the base and of the run."""
     resolved = run.resolved()
     if resolved.suite is None:
+        console.print(f"finished; see it: {_show_command(run)}", style="dim")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("run", "task", "metric", "score", "95 % interval"):
@@ -76,9 +96,16 @@ def _show_result(console: Console, run: Run) -> None:
     for name, entry in zip(terminal.labels(shown), shown, strict=True):
         for task, facts in files.read_json(entry.results(resolved.suite.name))["tasks"].items():
             found = terminal.interval(facts["low"], facts["high"])
-            table.add_row(name, task, facts["metric"], f"{facts['value']:.4f}", found)
+            table.add_row(markup(name), markup(task), facts["metric"], f"{facts['value']:.4f}", found)
     console.print(table)
-    console.print(f"see it: workbench show {run.name}", style="dim")
+    console.print(f"see it: {_show_command(run)}", style="dim")
+
+
+def _show_command(run: Run) -> str:
+    """`workbench show` of a run, as it can be pasted here."""
+    root = run.path.parent
+    elsewhere = "" if root.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(root))}"
+    return markup(f"workbench show {shlex.quote(run.name)}{elsewhere}")
 
 
 def _with_base(run: Run) -> list[Run]:
@@ -107,10 +134,24 @@ def generate(name: str, prompt: str | None, tokens: int, root: Path) -> None:
     run = create.named_run(root, name)
     if not run.is_finished():
         raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
-    prompts = [prompt] if prompt is not None else [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    prompts = _prompts(prompt)
+    with tempfile.TemporaryDirectory() as folder:  # a command line takes only so many bytes
+        asked = Path(folder) / "prompts.json"
+        asked.write_text(json.dumps(prompts), encoding="utf-8")
+        status = local.run_bench("workbench.worker.generate", str(run.path), str(asked), str(tokens))
+    sys.exit(status)
+
+
+def _prompts(prompt: str | None) -> list[str]:
+    """The one that was given, else one a line of standard input."""
+    try:
+        prompts = [prompt] if prompt is not None else [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        "".join(prompts).encode()  # bytes that are no text come as halves of a pair
+    except UnicodeError:
+        raise RunError(Problem("prompt", "is not UTF-8 text", "is it a binary file?")) from None
     if not prompts:
         raise RunError(Problem("prompt", "there is none", "give one, or pipe one a line"))
-    sys.exit(local.run_bench("workbench.worker.generate", str(run.path), json.dumps(prompts), str(tokens)))
+    return prompts
 
 
 def data_show(recipe: Path, rows: int, overrides: Sequence[str]) -> None:

@@ -1,16 +1,18 @@
-"""`python -m workbench.worker.generate RUN PROMPTS TOKENS`: the result and its base answer side by side."""
+"""`python -m workbench.worker.generate RUN PROMPTS TOKENS` (PROMPTS: a JSON file): the result and its base
+answer side by side."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from workbench import bench
+from workbench import bench, files
+from workbench.visible import visible
 
 
 def main() -> int:
@@ -27,7 +29,7 @@ def main() -> int:
         from workbench.worker.setup import set_up, settle
 
         run = Run(Path(sys.argv[1]))
-        prompts, tokens = json.loads(sys.argv[2]), int(sys.argv[3])
+        prompts, tokens = files.read_json(Path(sys.argv[2])), int(sys.argv[3])
         resolved = run.resolved()
         progress = Progress()
         settle(run, resolved)
@@ -52,8 +54,10 @@ def main() -> int:
                 )
 
         def answers(model: Any) -> list[str]:
-            scorer = Scorer(model, renderer, ready.context, ready.pad_id, len(asked), progress)
-            return [text for text, _ in greedy(scorer, asked, tokens)]
+            size = resolved.recipe.evaluation.batch_size
+            scorer = Scorer(model, renderer, ready.context, ready.pad_id, size, progress)
+            batches = [asked[at : at + size] for at in range(0, len(asked), size)]
+            return [text for batch in batches for text, _ in greedy(scorer, batch, tokens)]
 
         base = answers(results.load(ready.loading, None))
         ours = answers(results.load(ready.loading, run.adapter)) if resolved.trains else base
@@ -62,7 +66,7 @@ def main() -> int:
         for heading in ("prompt", "base", run.name):
             table.add_column(heading, overflow="fold")
         for row in zip(prompts, base, ours, strict=True):
-            table.add_row(*(text.replace("[", r"\[") for text in row))
+            table.add_row(*(Text(visible(text)) for text in row))
         console.print(table)
 
     return bench.ended(work)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from workbench import bench
+from workbench.visible import visible
 
 _BAR_WIDTH = 40
 
@@ -27,8 +28,8 @@ def main() -> int:
         from workbench.worker.training import rows_of
 
         resolved = Resolved.model_validate_json(sys.argv[1], strict=False)
-        with tempfile.TemporaryDirectory() as folder:
-            ready = set_up(Run(Path(folder)), resolved, resolved.suite, Progress())
+        with tempfile.TemporaryDirectory() as folder, Progress() as progress:
+            ready = set_up(Run(Path(folder)), resolved, resolved.suite, progress)
             prepared = rows_of(ready)
         console = Console(highlight=False)
         for at in range(min(int(sys.argv[2]), len(prepared.rows))):
@@ -39,7 +40,7 @@ def main() -> int:
 
 
 def _row(console: Console, tokenizer: Any, row: dict[str, Any]) -> None:
-    console.rule(row["row"], align="left", style="dim")
+    console.rule(Text(visible(row["row"])), align="left", style="dim")
     if "labels" in row:
         console.print(_coloured(tokenizer, row["input_ids"], [label >= 0 for label in row["labels"]]))
         return
@@ -55,7 +56,7 @@ def _coloured(tokenizer: Any, ids: list[int], counted: list[bool]) -> Text:
     start = 0
     for at in range(1, len(ids) + 1):
         if at == len(ids) or counted[at] != counted[start]:
-            text.append(tokenizer.decode(ids[start:at]), style="green" if counted[start] else "dim")
+            text.append(visible(tokenizer.decode(ids[start:at])), style="green" if counted[start] else "dim")
             start = at
     return text
 

@@ -24,8 +24,12 @@ def go(run: Run, suite_name: str | None, folder: Path) -> None:
         suite_name: score on this suite instead of the recipe's.
         folder: where that suite is looked for.
     """
+    with Progress() as progress:
+        _go(run, suite_name, folder, progress)
+
+
+def _go(run: Run, suite_name: str | None, folder: Path, progress: Progress) -> None:
     resolved = run.resolved()
-    progress = Progress()
     threads = settle(run, resolved)
     suite = resolve.find_suite(suite_name, folder, "--suite") if suite_name else resolved.suite
     bench = set_up(run, resolved, suite, progress)

@@ -25,6 +25,7 @@ from workbench.training import checkpoints, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.memory import peak_memory_bytes
 from workbench.training.reference import reference_lengths, with_reference
+from workbench.training.stopping import Stopper
 from workbench.worker.setup import Bench
 
 _PROBE_ROWS = 3
@@ -73,7 +74,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     found = checkpoints.newest(run.checkpoints, progress.say) if run.checkpoints.exists() else None
     cut_after(run.metrics, found[1] if found else 0)
     progress.say(
-        f"{recipe.method.name} on {len(rows):,} examples, {steps:,} steps of {recipe.training.batch_size}: "
+        f"{recipe.method.name} on {len(rows):,} examples, {steps:,} steps of "
+        f"{min(recipe.training.batch_size, len(rows)):,}: "
         f"{counts['trainable']:,} of {counts['total']:,} parameters trained"
         + (f"; going on from step {found[1]}" if found else "")
     )
@@ -83,11 +85,15 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     recorder = Recorder(run.metrics, bar, tracker.log, device)
     recorder.trainer = trainer
     trainer.add_callback(recorder)
+    stopper = Stopper()
+    trainer.add_callback(stopper)
     try:
-        if found and found[1] >= steps:  # stopped between the last step and the save: the trainer would take one more
-            trainer._load_from_checkpoint(str(found[0]))
-        else:
-            trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+        with stopper:
+            if found and found[1] >= steps:  # stopped between last step and save: the trainer would take one more
+                trainer._load_from_checkpoint(str(found[0]))
+            else:
+                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+                stopper.raise_if_stopped(trainer.state.global_step, steps)
     finally:
         bar.close()
     facts = proof.prove_trained(model, before)

@@ -1,0 +1,55 @@
+"""Stop between two steps: a signal asks, the step in hand is finished and kept, and the run ends resumable."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback
+
+from workbench.errors import StoppedError
+
+
+class Stopper(TrainerCallback):  # type: ignore[misc]
+    """Listens for Ctrl-C and SIGTERM while training walks. A second Ctrl-C stops at once, without a checkpoint; a
+    second SIGTERM says nothing new (schedulers send it to every process, and so does our own launcher)."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        """The signal that asked, if one did."""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopper:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Ask the trainer for a checkpoint and an end."""
+        if self.asked is not None and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def raise_if_stopped(self, step: int, steps: int) -> None:
+        """Raise after the trainer returned early.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C asked.
+            StoppedError: SIGTERM asked (a scheduler that takes the machine back, for example).
+        """
+        if self.asked is None or step >= steps:
+            return
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise StoppedError(f"stopped by a signal at step {step} of {steps}, kept; the same command continues it")
