@@ -21,18 +21,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: the folder cannot be written to, or the disk is full; the target keeps what it held.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with whole_file(path) as fresh:
+        fresh.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A fresh name to write a file under, flushed and renamed to `path` at the end; on any error `path` stays as it is.
+
+    Raises:
+        RunError: the place cannot be written to.
+    """
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _remove_leftovers(path)
+        yield temporary
+        flush(temporary)
         temporary.replace(path)
     except OSError as error:
+        raise RunError(unwritable(path, error)) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise RunError(unwritable(path, error)) from error
 
 
 def unwritable(path: Path, error: OSError) -> Problem:
@@ -126,7 +137,7 @@ def whole_directory(path: Path, keep: bool = False) -> Iterator[Path]:
     Raises:
         RunError: the place cannot be written to.
     """
-    temporary = path.with_name(f"{_leftover_prefix(path)}{os.getpid()}")
+    temporary = _temporary(path)
     try:
         _remove_leftovers(path)
         temporary.mkdir(parents=True)
@@ -150,6 +161,10 @@ def whole_directory(path: Path, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{_leftover_prefix(path)}{os.getpid()}")
+
+
 def _leftover_prefix(path: Path) -> str:
     return f".{path.name}.tmp-{socket.gethostname()}-"
 
@@ -162,7 +177,7 @@ def _remove_leftovers(path: Path) -> None:
         process = leftover.name.removeprefix(prefix)
         # not digits: another machine, whose name begins with this one's
         if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _is_alive(process: int) -> bool:

@@ -15,7 +15,7 @@ import peft
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench import files
+from workbench import files, saving
 from workbench.errors import MethodError, Problem
 from workbench.methods.targets import adapted
 
@@ -96,7 +96,8 @@ def save_probe(path: Path, rows: Sequence[Sequence[int]], found: Sequence[torch.
     """Keep the probe's rows and the logits of the model in memory.
 
     Raises:
-        MethodError: the logits are not numbers (the last step threw the weights away), or cannot be written.
+        MethodError: the logits are not numbers (the last step threw the weights away).
+        RunError: they cannot be written.
     """
     if not all(bool(torch.isfinite(values).all()) for values in found):
         raise MethodError(
@@ -106,13 +107,8 @@ def save_probe(path: Path, rows: Sequence[Sequence[int]], found: Sequence[torch.
         )
     tensors = {f"ids.{at}": torch.tensor(list(row)) for at, row in enumerate(rows)}
     tensors |= {f"logits.{at}": values.contiguous() for at, values in enumerate(found)}
-    temporary = path.with_suffix(".tmp")
-    try:
-        save_file(tensors, str(temporary))
-        files.flush(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise MethodError(files.unwritable(path, error)) from error
+    with files.whole_file(path) as fresh, saving.told(path):
+        save_file(tensors, str(fresh))
 
 
 def load_probe(path: Path) -> tuple[list[list[int]], list[torch.Tensor]]:

@@ -83,7 +83,7 @@ def show(name: str, root: Path) -> None:
         proof = files.read_json(run.proof)
         facts["proof"] = (
             f"{proof['places']} places moved, {proof['trained_parameters']:,} parameters trained, "
-            f"saved files within {proof['saved_against_memory']:.1g} of the model"
+            f"saved files {proof['saved_against_memory']:.1g} away from the model in memory"
         )
     if run.cost.exists():
         facts["cost"] = _cost(files.read_json(run.cost))

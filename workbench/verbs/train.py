@@ -44,7 +44,8 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     run = create.open_run(root, resolved, contents)
     if older:
         console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
-    console.print(f"run {markup(str(run.path))}  [dim](loading the libraries takes some seconds)[/dim]")
+    console.print(f"run {markup(str(run.path))}")
+    console.print("loading the libraries ...", style="dim")
     status = local.train(run)
     if status:
         sys.exit(status)

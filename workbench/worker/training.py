@@ -6,6 +6,7 @@ import gc
 import math
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -81,38 +82,44 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     )
     if recipe.training.router_loss:
         progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
-    bar = progress.bar("train", steps, start=found[1] if found else 0)
-    recorder = Recorder(run.metrics, bar, tracker.log, device)
-    recorder.trainer = trainer
-    trainer.add_callback(recorder)
-    stopper = Stopper()
-    trainer.add_callback(stopper)
-    try:
-        with stopper:
-            if found and found[1] >= steps:  # stopped between last step and save: the trainer would take one more
-                trainer._load_from_checkpoint(str(found[0]))
-            else:
-                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-                stopper.raise_if_stopped(trainer.state.global_step, steps)
-    finally:
-        bar.close()
+    totals = _steps(bench, trainer, tracker, steps, found)
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     probe = proof.probe_rows(_probe_ids(rows))
     proof.save_probe(run.probe, probe, proof.logits(model, probe))
     cost = {
-        "training_flops": _flops(work, recorder.totals, rows),
+        "training_flops": _flops(work, totals, rows),
         "steps": steps,
-        "examples": recorder.totals["examples"],
-        "tokens": recorder.totals["tokens"],
-        "counted_tokens": recorder.totals["counted_tokens"],
-        "text_bytes": recorder.totals["text_bytes"],
-        "device_seconds": recorder.totals["seconds"],
+        **{name: totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
+        "device_seconds": totals["seconds"],
         "peak_memory_bytes": peak_memory_bytes(device),
     }
     files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
     results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None)
+
+
+def _steps(
+    bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tuple[Path, int] | None
+) -> dict[str, float]:
+    """Take the steps after the checkpoint that was found (or all of them), and return what they add up to."""
+    start = found[1] if found else 0
+    bar = bench.progress.bar("train", steps, start=start)
+    recorder = Recorder(bench.run.metrics, bar, tracker.log, bench.resolved.target.device)
+    recorder.trainer = trainer
+    stopper = Stopper()
+    trainer.add_callback(recorder)
+    trainer.add_callback(stopper)
+    try:
+        with stopper:
+            if found and start >= steps:  # stopped between the last step and the save: the trainer would take one more
+                trainer._load_from_checkpoint(str(found[0]))
+            else:
+                trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+                stopper.raise_if_stopped(trainer.state.global_step, steps)
+    finally:
+        bar.close()
+    return recorder.totals
 
 
 def _flops(work: Work, totals: dict[str, float], rows: Any) -> float:
@@ -152,7 +159,9 @@ def _prove(bench: Bench) -> None:
     fresh = proof.logits(results.load(loading, run.adapter), rows)
     facts = proof.prove_saved(memory, fresh, base, loading.dtype)
     files.write_json(run.proof, files.read_json(run.training)["proof"] | facts)
+    error = facts["saved_against_memory"]
+    close = "exactly" if error == 0 else f"within {error:.1g} of their spread"
+    places = files.read_json(run.proof)["places"]
     bench.progress.say(
-        f"proved: all {files.read_json(run.proof)['places']} trained places moved; the saved files give the trained "
-        f"model's logits (within {facts['saved_against_memory']:.1g} of their spread)"
+        f"proved: all {places} trained places moved; the saved files give the trained model's logits {close}"
     )
