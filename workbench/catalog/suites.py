@@ -19,6 +19,10 @@ class _Items(Row):
     max_items: Annotated[int, Field(ge=1)] | None = None
     """A frozen subset: the items whose seeded content hash is lowest. None: all."""
 
+    def splits(self) -> dict[str, str]:
+        """The splits that the task reads, by the field that names each."""
+        return {"split": self.split}
+
 
 class _Prompted(_Items):
     template: Literal["as_trained", "base", "plain"] = "as_trained"
@@ -27,6 +31,10 @@ class _Prompted(_Items):
     """How many solved examples of `fewshot_split` stand before each item."""
     fewshot_split: str = "train"
     """Where they are drawn from (by content hash, the same for every item)."""
+
+    def splits(self) -> dict[str, str]:
+        """As above; solved examples are read only where there are to be some."""
+        return super().splits() | ({"fewshot_split": self.fewshot_split} if self.fewshot else {})
 
 
 class Heldout(_Items):

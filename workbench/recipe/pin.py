@@ -174,11 +174,8 @@ def suite_content(suite: ResolvedSuite) -> str:
     hashes = []
     for task in suite.suite.tasks:
         if not isinstance(task, LmEval):
-            splits = {
-                task.split,
-                getattr(task, "fewshot_split", task.split) if getattr(task, "fewshot", 0) else task.split,
-            }
-            paths = [path for split in sorted(splits) for path in split_files(suite.cards[task.data], split)]
+            splits = sorted(set(task.splits().values()))
+            paths = [path for split in splits for path in split_files(suite.cards[task.data], split)]
             hashes.append([fingerprint.of_file(path) for path in paths])
     return fingerprint.of_value([suite.model_dump(mode="json"), hashes])
 

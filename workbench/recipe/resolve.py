@@ -147,10 +147,7 @@ def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
             continue
         try:
             card = find_card(task.data, path.parent, document.where(("tasks", at, "data")))
-            needed = {"split": task.split}
-            if getattr(task, "fewshot", 0):
-                needed["fewshot_split"] = getattr(task, "fewshot_split", task.split)
-            for key, split in needed.items():
+            for key, split in task.splits().items():
                 if split not in card.card.splits and card.card.source.directory is None:
                     advice = documents.did_you_mean(split, list(card.card.splits))
                     problems.append(Problem(document.where(("tasks", at, key)), f"the card has no {split!r}", advice))

@@ -43,6 +43,10 @@ class Base(Section):
     """Run Python code from the repository. Needs a `revision` that is a commit."""
 
 
+Targets = Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+"""Every linear layer but the output head, or names."""
+
+
 class _Lora(Section):
     rank: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rank r of the update B A."""
@@ -50,7 +54,7 @@ class _Lora(Section):
     """The update is scaled by alpha / rank (rslora: alpha / sqrt(rank)). None: twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability on the adapter's input."""
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    targets: Targets = "all-linear"
     """Which linear layers are adapted: all but the output head, or names (last part, or a glob over whole names)."""
     experts: Literal["none", "all"] = "none"
     """Whether the fused experts of a mixture-of-experts base are adapted too. Takes neither dropout nor dora/pissa."""
@@ -85,9 +89,7 @@ class Ia3(Section):
     """Learned rescaling of activations (Liu et al. 2022, arXiv 2205.05638)."""
 
     name: Literal["ia3"] = "ia3"
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
-        default_factory=lambda: ["k_proj", "v_proj", "down_proj"]
-    )
+    targets: Targets = Field(default_factory=lambda: ["k_proj", "v_proj", "down_proj"])
     """Which linear layers are rescaled."""
     feedforward_targets: list[str] = Field(default_factory=lambda: ["down_proj"])
     """Those of them whose input is rescaled instead of their output."""
@@ -101,7 +103,7 @@ class Vera(Section):
     """Rank of the shared random projections."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability on the adapter's input."""
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    targets: Targets = "all-linear"
     """As in lora."""
 
 
@@ -111,7 +113,7 @@ class Oft(Section):
     name: Literal["oft"] = "oft"
     block_size: Annotated[int, Field(ge=2)] = 32
     """Size of the orthogonal blocks; it must divide the input width of every target."""
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    targets: Targets = "all-linear"
     """As in lora."""
 
 

@@ -16,6 +16,10 @@ from workbench.recipe.resolved import Resolved
 from workbench.runs.run import Run
 
 
+NAME_ENDING = re.compile(r"-[0-9a-f]{10}-(s\d+(?:-r\d+)?)")
+"""What `directory_name` puts after the recipe's name; its group is the seed (and repeat)."""
+
+
 def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
     """The run's directory under `root`, made if it is not there. What does not belong to the identity (target,
     evaluation, tracking, name) is written anew: it may have changed since.
@@ -102,7 +106,7 @@ def named_run(root: Path, name: str) -> Run:
     if (exact / "resolved.json").is_file():
         return Run(exact)
     matches = sorted(path.parent for path in root.glob("*/resolved.json") if path.parent.name.startswith(name))
-    whole = [path for path in matches if re.fullmatch(r"-[0-9a-f]{10}-s\d+(-r\d+)?", path.name[len(name) :])]
+    whole = [path for path in matches if NAME_ENDING.fullmatch(path.name[len(name) :])]
     matches = whole or matches  # the recipe's whole name goes before names that only begin like it
     if len(matches) == 1:
         return Run(matches[0])

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from workbench.runs import create
 from workbench.runs.run import Run
 
-_IDENTITY = re.compile(r"-[0-9a-f]{10}-(s\d+(?:-r\d+)?)$")
+_IDENTITY = re.compile(f"{create.NAME_ENDING.pattern}$")
 _WIDTH_OF_A_PIPE = 140
 
 

@@ -18,6 +18,7 @@ from workbench.recipe import pin
 from workbench.recipe.identity import base_reference
 from workbench.runs import create, lock
 from workbench.runs.run import Run
+from workbench.worker.finishing import finish
 from workbench.worker.setup import Bench, set_up, write_manifest
 
 
@@ -43,8 +44,7 @@ def score_base(bench: Bench) -> None:
             base_bench = set_up(base_run, resolved, bench.suite, bench.progress)
             write_manifest(base_bench, torch.get_num_threads())
             _score_model(base_bench, base_run, results.load(base_bench.loading, None))
-            files.write_json(base_run.cost, {"joules": None, "energy_source": "none", "usd": None})
-            files.write_json(base_run.status, {"status": "finished", "scores": {}, "steps": 0, "last_loss": None})
+            finish(base_run)
     except RunError:
         if not lock.is_held(base_run):
             raise

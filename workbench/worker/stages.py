@@ -3,18 +3,16 @@ run that was stopped anywhere."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
-from workbench import files
 from workbench.errors import Problem, RunError
 from workbench.progress import Progress
 from workbench.recipe import resolve
 from workbench.runs.run import Run
 from workbench.tracking.tracker import tracker_for
 from workbench.worker import contamination, scoring, training
-from workbench.worker.setup import Bench, set_up, settle, write_manifest
+from workbench.worker.finishing import finish
+from workbench.worker.setup import set_up, settle, write_manifest
 
 
 def go(run: Run, suite_name: str | None, folder: Path) -> None:
@@ -43,30 +41,4 @@ def _go(run: Run, suite_name: str | None, folder: Path, progress: Progress) -> N
         training.train(bench, tracker)
     contamination.check(bench)
     scoring.score(bench)
-    _cost(bench)
-    summary = _summary(run)
-    if not run.is_finished() or suite_name:
-        files.write_json(run.status, {"status": "finished", **summary})
-    tracker.finish(summary)
-
-
-def _cost(bench: Bench) -> None:
-    """cost.json from what training and scoring left behind."""
-    run = bench.run
-    evaluation = sum(files.read_json(run.results(suite))["evaluation_seconds"] for suite in run.suites())
-    cost: dict[str, Any] = {"evaluation_seconds": evaluation, "joules": None, "energy_source": "none", "usd": None}
-    if run.training.exists():
-        cost = files.read_json(run.training)["cost"] | cost
-    files.write_json(run.cost, cost)
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    """The final numbers: scores by suite and task, and the last loss."""
-    scores = {
-        f"{suite}/{task}": {key: facts[key] for key in ("metric", "value", "low", "high")}
-        for suite in run.suites()
-        for task, facts in files.read_json(run.results(suite))["tasks"].items()
-    }
-    losses = [row["loss"] for row in files.read_jsonl(run.metrics)]
-    last = losses[-1] if losses and math.isfinite(losses[-1]) else None
-    return {"scores": scores, "steps": len(losses), "last_loss": last}
+    tracker.finish(finish(run))
