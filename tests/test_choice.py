@@ -189,6 +189,8 @@ def test_a_local_lm_eval_task_runs_from_a_suite_and_agrees_with_our_own(
     assert len(by_task["ours"]) == len(by_task["theirs"]) == len(QUESTIONS)
     assert [row["value"] for row in by_task["ours"]] == [row["value"] for row in by_task["theirs"]]
     assert {"id", "cluster", "value", "weight", "state"} <= by_task["theirs"][0].keys()
+    for name in by_task:  # a report can show what was asked
+        assert [row["question"] for row in by_task[name]] == [row["prompt"] for row in QUESTIONS]
     results = json.loads((place / "results.json").read_text())
     ours, theirs = results["tasks"]["ours"], results["tasks"]["theirs"]
     assert 0.0 < theirs["value"] < 1.0

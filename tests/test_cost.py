@@ -19,7 +19,8 @@ from workbench.bases import Loading
 from workbench.methods.apply import apply
 from workbench.methods.counting import parameter_counts, work_of
 from workbench.plan.cost import Work, forward_flops, training_flops
-from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Section, Vera
+from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Vera
+from workbench.recipe.section import Section
 
 ROWS, LENGTH = 2, 96
 

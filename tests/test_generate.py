@@ -39,7 +39,7 @@ def scorer(tiny: tuple[Any, Any], batch_size: int = 4, context: int | None = Non
 
 
 def asked(prompt: str, expected: str = "x", name: str = "a") -> Item:
-    return Item(id=name, cluster=name, messages=(Message("user", prompt),), expected=expected)
+    return Item(id=name, cluster=name, messages=(Message("user", prompt),), question=prompt, expected=expected)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,7 @@ def test_a_prompt_too_long_is_an_error_row_that_says_why(tiny: tuple[Any, Any]) 
     assert short["state"] == "error"
     assert short["reason"] == "the prompt is too long"
     assert short["answer"] is None
+    assert fits["question"] == short["question"] == PROMPT
 
 
 def test_an_expected_answer_that_the_rule_does_not_find_is_refused(tiny: tuple[Any, Any]) -> None:

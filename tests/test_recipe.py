@@ -23,7 +23,8 @@ from workbench.recipe.load import find, load
 from workbench.recipe.pin import pin
 from workbench.recipe.resolve import resolve
 from workbench.recipe.resolved import Resolved
-from workbench.recipe.schema import METHODS, OBJECTIVES, Recipe, Section
+from workbench.recipe.schema import METHODS, OBJECTIVES, Recipe
+from workbench.recipe.section import Section
 from workbench.verbs.explain import json_schema
 
 PLAIN = {"base": "./base", "data": "rows", "target": "cpu"}
@@ -43,6 +44,7 @@ class Workplace:
         self.card(
             "pairs", format="preference", columns={"prompt": "question", "chosen": "answer", "rejected": "answer"}
         )
+        self.card("talks", format="messages", columns={"messages": "question"})
         (folder / "recipes" / "suites").mkdir(parents=True)
         suite = {"tasks": [{"name": "generate", "id": "sums", "data": "rows"}]}
         (folder / "recipes" / "suites" / "arithmetic.yaml").write_text(json.dumps(suite))
@@ -427,6 +429,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "sft-rows": {"data": "texts"},
     "pretrain-rows": {"objective": "pretrain"},
     "dpo-rows": {"objective": "dpo"},
+    "shuffled-answers": {"data": {"name": "texts", "shuffle_labels": True}, "objective": "pretrain"},
+    "shuffled-turns": {"data": {"name": "talks", "shuffle_labels": True}},
     "experts-dropout": {"method": {"name": "qlora", "experts": "all", "dropout": 0.1}},
     "experts-variant": {"method": {"name": "lora", "experts": "all", "variant": "dora"}},
     "four-bit-device": {"method": "qlora", "target": "ascend-910b"},
@@ -448,6 +452,11 @@ MENDED: dict[str, dict[str, Any]] = {
     "sft-rows": {"data": "texts", "objective": "pretrain"},
     "pretrain-rows": {"objective": "sft"},
     "dpo-rows": {"objective": "dpo", "data": "pairs"},
+    "shuffled-answers": {"data": {"name": "rows", "shuffle_labels": True}, "objective": "sft"},
+    "shuffled-turns": {
+        "data": {"name": "talks", "shuffle_labels": True},
+        "objective": {"name": "sft", "turns": "last"},
+    },
     "experts-dropout": {"method": {"name": "qlora", "experts": "all", "dropout": 0.0}},
     "experts-variant": {"method": {"name": "lora", "experts": "all", "variant": "rslora"}},
     "four-bit-device": {"method": "lora", "target": "ascend-910b"},

@@ -218,7 +218,7 @@ def _follow(
             trail.append(key)
             value = value.get(key)
             info = owner.model_fields.get(str(key)) if owner else None
-            candidates = _models_in(info.annotation) if info else []
+            candidates = models_in(info.annotation) if info else []
             free_keys = info is not None and get_origin(info.annotation) is dict
         else:
             choice = tuple(trail)
@@ -230,10 +230,11 @@ def _tag(model: type[BaseModel]) -> str | None:
     return info.default if info and isinstance(info.default, str) else None
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's type holds: itself, or the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
 def _words(item: dict[str, Any], trail: Trail, owner: type[BaseModel] | None) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,10 @@ class BaseRow(Row):
     also_licence: list[str] = Field(default_factory=list)
     source: str
     as_of: str
+    pretraining_tokens: float | None = None
+    """Tokens that it was pretrained on, as its makers published; None: they did not."""
+    pretraining_source: str | None = None
+    """Where they did."""
 
     def licences(self) -> list[LicenceRow]:
         """Its own licence, then those it inherits."""
@@ -112,3 +117,16 @@ def bases() -> dict[str, BaseRow]:
 def licences() -> dict[str, LicenceRow]:
     """All licences by id."""
     return {row.id: row for row in TypeAdapter(list[LicenceRow]).validate_python(rows("licences.yaml"))}
+
+
+def pretraining_flops(name: str) -> float | None:
+    """Operations that pretraining a base took; None where the number of its tokens is not published.
+
+    Counted step by step for the embedded base; else 6 an active parameter and token (Kaplan et al. 2020, arXiv
+    2001.08361, section 2.1), which leaves attention and later training stages out.
+    """
+    if name == "embedded":
+        manifest = json.loads((_HERE.parent / "embedded" / "base" / "manifest.json").read_text(encoding="utf-8"))
+        return float(manifest["pretraining"]["training_flops"])
+    row = bases()[name]
+    return None if row.pretraining_tokens is None else 6.0 * row.active_parameters * row.pretraining_tokens

@@ -8,10 +8,19 @@ from pydantic import Field
 
 from workbench.catalog.cards import Row
 
+LOWER_IS_BETTER = frozenset(
+    {"bits_per_byte", "answer_bits_per_byte", "perplexity", "word_perplexity", "byte_perplexity"}
+)
+"""Metrics where less is better; for all others more is."""
+
+Role = Literal["target", "retention"]
+
 
 class _Items(Row):
     id: str
     """What the task is called in results."""
+    role: Role = "target"
+    """target: what is trained for; retention: what the base could do before and should not lose."""
     data: str
     """A dataset card: its name, or a path relative to the suite."""
     split: str = "test"
@@ -81,6 +90,8 @@ class LmEval(Row):
     name: Literal["lm_eval"] = "lm_eval"
     id: str
     """What the task is called in results."""
+    role: Role = "target"
+    """As in the other tasks."""
     task: str
     """Name of one of its tasks, or a path to a task YAML relative to the suite."""
     fewshot: Annotated[int, Field(ge=0)] | None = None

@@ -27,6 +27,16 @@ class TargetRow(Row):
     """Whether bitsandbytes has 4-bit kernels for it."""
     source: str
     as_of: str
+    power_watts: float | None = None
+    """Board power of one device under full load, watts: what an estimate of energy is made from. None: not known."""
+    power_source: str | None = None
+    """Where that is stated."""
+    usd_per_hour: float | None = None
+    """What an hour of one device costs to rent, US dollars; None: no published price was found."""
+    price_source: str | None = None
+    """Who asks that price, and where it was read; `recipe` where the recipe states it."""
+    price_as_of: str | None = None
+    """Day on which the price was read."""
 
 
 @cache

@@ -1,7 +1,7 @@
 """The rows of a recipe -> token ids on disk, once, with an account that balances.
 
 The result is an Arrow file in the cache, keyed by everything it depends on; it is read memory-mapped, so memory stays
-flat however many rows there are.
+flat however many rows there are (data.shuffle_labels holds their answers).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from workbench.data import formats, splits
 from workbench.data.contamination import Guard
 from workbench.data.formats import BadRow, Example, UnusableError
 from workbench.data.rendering import IGNORED, Renderer
+from workbench.data.shuffling import shuffled
 from workbench.errors import DataError, Problem
 from workbench.progress import Progress
 from workbench.recipe import pin
@@ -157,7 +158,7 @@ def _write(
     num_bad = 0
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         batch: list[dict[str, Any]] = []
-        for row in progress.over(formats.examples(paths, resolved.data.card, resolved.recipe.data.split), "tokenise"):
+        for row in progress.over(_rows(resolved, paths), "tokenise"):
             outcome = _one(row, resolved, renderer, max_length, guard, account)
             if isinstance(outcome, BadRow):
                 account.dropped["unusable"] += 1
@@ -176,6 +177,15 @@ def _write(
     if account.examples == 0:
         raise DataError(Problem(place, "no row is left to train on", "see data.fraction, data.too_long and the split"))
     return account.as_words(guard)
+
+
+def _rows(resolved: Resolved, paths: list[Path]) -> Iterator[Example | BadRow]:
+    data = resolved.recipe.data
+
+    def read() -> Iterator[Example | BadRow]:
+        return formats.examples(paths, resolved.data.card, data.split)
+
+    return shuffled(read, data.fraction) if data.shuffle_labels else read()
 
 
 def _one(

@@ -9,23 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench import fingerprint
-from workbench.catalog.suites import Choice, Generate, Heldout, LmEval
+from workbench.catalog.suites import LOWER_IS_BETTER, Choice, Generate, Heldout, LmEval
 from workbench.compare import statistics
 from workbench.data.formats import UnusableError
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation import harness, scoring
-from workbench.evaluation.items import METRIC_VERSION, TaskItems, suite_fingerprint
+from workbench.evaluation.items import METRIC_VERSION, TaskItems, questions_fingerprint, suite_fingerprint
 from workbench.evaluation.scoring import Row, Scorer
 from workbench.recipe.resolved import ResolvedSuite
-
-HIGHER_IS_BETTER = {
-    "bits_per_byte": False,
-    "answer_bits_per_byte": False,
-    "perplexity": False,
-    "word_perplexity": False,
-    "byte_perplexity": False,
-}
-"""Metrics where less is better; for all others more is."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +57,7 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
         "suite": suite.name,
         "fingerprint": fingerprint.of_value([items, extra]) if any(extra.values()) else items,
         "items_fingerprint": items,
+        "questions_fingerprint": questions_fingerprint(loaded),
         "metric_version": METRIC_VERSION,
         "templates": templates,
         "conditions": conditions,
@@ -95,7 +87,8 @@ def _summary(one: TaskItems, rows: list[Row]) -> dict[str, Any]:
     metric = one.task.primary
     return {
         "metric": metric,
-        "higher_is_better": HIGHER_IS_BETTER.get(metric, True),
+        "role": one.task.role,
+        "higher_is_better": metric not in LOWER_IS_BETTER,
         **estimate.as_words(),
         "states": dict(sorted(Counter(row["state"] for row in rows).items())),
     }

@@ -16,6 +16,8 @@ from workbench.catalog.suites import LmEval
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.scoring import Row, Scorer
 
+_SHOWN_CHARACTERS = 2000
+
 
 def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
     """One row a document, and a hash over the documents and prompts (part of the results' fingerprint).
@@ -101,13 +103,19 @@ def _rows(task: LmEval, samples: dict[str, list[dict[str, Any]]]) -> tuple[list[
                 "value": value,
                 "weight": weight,
                 "state": "ok",
-                "output": str(sample["filtered_resps"])[:2000],
+                "question": _question(sample),
+                "output": str(sample["filtered_resps"])[:_SHOWN_CHARACTERS],
                 "expected": str(sample["target"]),
             }
             hashes.append([key, sample["doc_hash"], sample["prompt_hash"], sample["target_hash"]])
     if not rows:
         raise _refused(task, f"the task has no filter {wanted!r}", f"it has: {', '.join(filters)}")
     return list(rows.values()), str(hashes)
+
+
+def _question(sample: dict[str, Any]) -> str:
+    """The end of the prompt, where the question stands (solved examples come before it); of several, the first."""
+    return str(sample["arguments"][0][0])[-_SHOWN_CHARACTERS:]
 
 
 def _value(task: LmEval, metric: str, sample: dict[str, Any]) -> tuple[float, float]:

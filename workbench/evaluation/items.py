@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench import fingerprint
@@ -81,9 +81,19 @@ def load(suite: ResolvedSuite) -> list[TaskItems]:
 
 def suite_fingerprint(suite: ResolvedSuite, loaded: list[TaskItems]) -> str:
     """sha256 over the exact items and the settings that score them."""
+    return _digest(loaded, {"data", "split", "role"})
+
+
+def questions_fingerprint(loaded: list[TaskItems]) -> str:
+    """sha256 over what is asked and how it is scored, whatever solved examples stand before it."""
+    bare = [TaskItems(one.task, tuple(replace(item, shots=()) for item in one.items)) for one in loaded]
+    return _digest(bare, {"data", "split", "role", "fewshot", "fewshot_split"})
+
+
+def _digest(loaded: list[TaskItems], left_out: set[str]) -> str:
     tasks = [
         {
-            "task": one.task.model_dump(mode="json", exclude={"data", "split"}),
+            "task": one.task.model_dump(mode="json", exclude=left_out),
             "items": [item.as_words() for item in one.items],
         }
         for one in loaded

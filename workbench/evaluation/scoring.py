@@ -128,6 +128,7 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
                 item,
                 metrics[task.primary],
                 "ok",
+                question=item.question,
                 expected=item.expected,
                 answer=item.options[best],
                 margin=found[right] - max([v for a, v in enumerate(found) if a != right], default=found[right]),
@@ -166,7 +167,7 @@ def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row
             )
         )
     if made is None:
-        return _row(item, 0.0, "error", expected=expected, answer=None, output="", reason="the prompt is too long")
+        return _generated_row(item, 0.0, "error", expected, None, "") | {"reason": "the prompt is too long"}
     output, ended = made
     answer = extract(task.extract, output)
     if task.refusal is not None and re.search(task.refusal, output):
@@ -176,7 +177,11 @@ def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row
     else:
         state = "ok" if answer is not None else "unparseable"
     right = float(answer is not None and answer == expected)
-    return _row(item, right, state, expected=expected, answer=answer, output=output)
+    return _generated_row(item, right, state, expected, answer, output)
+
+
+def _generated_row(item: Item, value: float, state: str, expected: str, answer: str | None, output: str) -> Row:
+    return _row(item, value, state, question=item.question, expected=expected, answer=answer, output=output)
 
 
 def extract(rule: str | None, text: str) -> str | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from workbench.errors import ExitStatus
 from workbench.runs.run import Run
 
 
@@ -16,19 +17,28 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def run_bench(module: str, *arguments: str) -> int:
-    """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop."""
+    """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop. A SIGTERM
+    is passed on, and the status then says so, also where it came before the process could listen."""
     environment = dict(os.environ)
     # bench processes never phone home about use; nothing of the run depends on it
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     process = subprocess.Popen(command(module, *arguments), env=environment)
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # else it would work on without us
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        process.terminate()  # else it would work on without us
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         while True:
             try:
-                return _status(process.wait())
+                status = _status(process.wait())
             except KeyboardInterrupt:  # the terminal sent it to the child as well
                 continue
+            return ExitStatus.PREEMPTED if status and asked_to_stop else status
     finally:
         signal.signal(signal.SIGTERM, before)
 

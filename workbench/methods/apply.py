@@ -12,7 +12,8 @@ from torch import nn
 from workbench import documents
 from workbench.errors import MethodError, Problem
 from workbench.methods.targets import TargetPlan, plan_targets, prove_adapted
-from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Section, Vera
+from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Vera
+from workbench.recipe.section import Section
 
 
 def apply(model: Any, method: Section, seed: int, start: Path | None = None) -> Any:

@@ -74,9 +74,12 @@ def identity_hash(facts: dict[str, Any]) -> str:
 
 def base_reference(resolved: Resolved) -> Resolved:
     """The run that scores the untouched base for comparison with `resolved`: method none on the same base."""
-    quantization = getattr(resolved.recipe.method, "quantization", "none")
-    held = "none" if quantization == "none" else quantization
-    method = {"name": "none", "quantization": held}
+    trained = resolved.recipe.method
+    method = {
+        "name": "none",
+        "quantization": getattr(trained, "quantization", "none"),
+        "double_quantization": getattr(trained, "double_quantization", True),
+    }
     values = resolved.model_dump(mode="json")
     values["recipe"] |= {"name": f"base-{_base_name(resolved)}", "method": method, "seed": 0, "repeat": 0}
     values["recipe"]["tracking"] = {"wandb": None}

@@ -43,8 +43,11 @@ class Loaded:
     document: Document
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a recipe with what it extends and the `--set` overrides.
+def load(path: Path, overrides: Sequence[str] = (), settings: Sequence[Document] = ()) -> Loaded:
+    """Read a recipe with what it extends, the settings laid over it, and the `--set` overrides over all.
+
+    Args:
+        settings: fields that another file states for this recipe (see `setting`).
 
     Raises:
         RecipeError: with every problem found.
@@ -56,7 +59,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     layers = [layer]
     if "extends" in layer.value:
         layers.insert(0, _parent(layer, path))
-    over = [_override(text) for text in overrides]
+    over = [*settings, *(_override(text) for text in overrides)]
     layers = [_unsaid(layers, over), *layers, *over]
     merged = _merge(layers)
     if merged.value.get("name") is None:
@@ -138,16 +141,26 @@ def _parent(layer: Document, path: Path) -> Document:
 def _override(text: str) -> Document:
     """`section.key=value` as a document of its own."""
     key, equals, raw = text.partition("=")
-    trail: tuple[str, ...] = tuple(key.split("."))
     place = f"--set {key}"
-    if not equals or not all(trail):
+    if not equals or not all(key.split(".")):
         raise RecipeError(Problem(f"--set {text}", "is not `section.key=value`", "for example --set method.rank=8"))
     parsed: Any = documents.parse(raw, place).value if raw.strip() else None
-    value: Any = parsed
+    return setting(key, parsed, place, Path.cwd())
+
+
+def setting(key: str, value: Any, place: str, folder: Path) -> Document:
+    """One field as a layer to lay over a recipe.
+
+    Args:
+        key: the field's dotted name.
+        place: where it is stated, for messages.
+        folder: what a relative path in it is relative to.
+    """
+    trail: tuple[str, ...] = tuple(key.split("."))
     for part in reversed(trail):
         value = {part: value}
     places: dict[Trail, str] = {trail[:length]: place for length in range(len(trail) + 1)}
-    return _layer(Document("--set", value, places), Path.cwd())
+    return _layer(Document("--set", value, places), folder)
 
 
 def _merge(layers: Iterable[Document]) -> Document:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from workbench import documents, fingerprint, hub
@@ -31,12 +33,17 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
     template = resolved.recipe.data.template
     contents = Contents(
         base=base_content,
-        data={path.name: fingerprint.of_file(path) for path in paths},
+        data=row_hashes(paths),
         template=None if template in ("base", "plain") else _template_hash(Path(template)),
         init_from=_adapter_hash(resolved),
         items=_items_hash(resolved),
     )
     return resolved.model_copy(update={"base": base, "data": card}), contents
+
+
+def row_hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """sha256 of data files, by their path from the folder that they have in common."""
+    return fingerprint.of_files(paths, Path(os.path.commonpath([path.parent for path in paths])))
 
 
 def pin_base(resolved: Resolved) -> tuple[ResolvedBase, dict[str, str]]:

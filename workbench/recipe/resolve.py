@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from workbench import documents, resources
-from workbench.catalog.bases import bases
+from workbench.catalog.bases import bases, pretraining_flops
 from workbench.catalog.cards import Card
 from workbench.catalog.suites import LmEval, Suite
 from workbench.catalog.targets import TargetRow, targets
@@ -17,7 +17,7 @@ from workbench.errors import Problem, RecipeError, UserError
 from workbench.recipe import rules
 from workbench.recipe.load import Loaded, absolute
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
-from workbench.recipe.schema import Base, Lora, Qlora, Recipe
+from workbench.recipe.schema import Base, Lora, Qlora, Recipe, Target
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _Found = TypeVar("_Found")
@@ -40,13 +40,15 @@ def resolve(loaded: Loaded) -> Resolved:
             return None
 
     folder = Path(document.name).absolute().parent
-    base = attempt(lambda: find_base(recipe.base, document.where(("base", "name"))))
+    base = attempt(lambda: _with_pretraining(find_base(recipe.base, document.where(("base", "name")))))
     card = attempt(lambda: find_card(recipe.data.name, folder, document.where(("data", "name"))))
     target = attempt(lambda: find_target(recipe.target.name, document.where(("target", "name"))))
     name = recipe.evaluation.suite
     suite = attempt(lambda: find_suite(name, folder, document.where(("evaluation", "suite")))) if name else None
+    suite = suite and with_fewshot(suite, recipe.evaluation.fewshot)
     if base is None or card is None or target is None or problems:
         raise RecipeError(problems)
+    target = _with_stated_facts(target, recipe.target)
     resolved = Resolved(
         recipe=_written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=_dtype(recipe, target)
     )
@@ -79,6 +81,11 @@ def find_base(base: Base, where: str) -> ResolvedBase:
     raise RecipeError(
         Problem(where, f"no base is called {base.name!r}", f"{advice}; or owner/name on the hub, or ./a-directory")
     )
+
+
+def _with_pretraining(base: ResolvedBase) -> ResolvedBase:
+    """The base with what its own pretraining cost, where the catalog knows."""
+    return base.model_copy(update={"pretraining_flops": pretraining_flops(base.row) if base.row else None})
 
 
 def _directory(path: Path, where: str, row: str | None, licence: str) -> ResolvedBase:
@@ -159,6 +166,16 @@ def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
     return ResolvedSuite(name=path.stem, folder=str(path.parent.resolve()), suite=suite, cards=cards)
 
 
+def with_fewshot(suite: ResolvedSuite, fewshot: int | None) -> ResolvedSuite:
+    """The suite with so many solved examples before each prompted item; as it is where that is not said."""
+    if fewshot is None:
+        return suite
+    tasks = [task.model_copy(update={"fewshot": fewshot}) if hasattr(task, "fewshot") else task
+             for task in suite.suite.tasks]  # fmt: skip
+    changed = suite.suite.model_copy(update={"tasks": tasks, "fingerprint": None})  # frozen with its own examples
+    return suite.model_copy(update={"name": f"{suite.name}-{fewshot}shot", "file": suite.name, "suite": changed})
+
+
 def find_target(name: str, where: str) -> TargetRow:
     """A row of the target catalog; `auto` is what this machine has."""
     name = _this_machine() if name == "auto" else name
@@ -167,6 +184,16 @@ def find_target(name: str, where: str) -> TargetRow:
             Problem(where, f"no target is called {name!r}", documents.did_you_mean(name, ["auto", *targets()]))
         )
     return targets()[name]
+
+
+def _with_stated_facts(row: TargetRow, stated: Target) -> TargetRow:
+    """The row with the price and the power that the recipe states instead of the catalog's."""
+    changes: dict[str, object] = {}
+    if stated.usd_per_hour is not None:
+        changes |= {"usd_per_hour": stated.usd_per_hour, "price_source": "recipe", "price_as_of": None}
+    if stated.power_watts is not None:
+        changes |= {"power_watts": stated.power_watts, "power_source": "recipe"}
+    return row.model_copy(update=changes)
 
 
 def _this_machine() -> str:

@@ -23,6 +23,8 @@ class ResolvedBase(Row):
     """Its name in the catalog (or `embedded`), where it has one."""
     licence: str
     """Licence id of the catalog, or `unknown`."""
+    pretraining_flops: float | None = None
+    """Operations that its own pretraining took; None where that is not published."""
 
 
 class ResolvedCard(Row):
@@ -37,6 +39,9 @@ class ResolvedSuite(Row):
     """A suite, the folder its paths start from, and the cards its tasks name."""
 
     name: str
+    """What its scores are filed under: the file's name, with `-Nshot` where the recipe says how many examples."""
+    file: str | None = None
+    """The file's name, without its ending, where that is another one."""
     folder: str
     suite: Suite
     cards: dict[str, ResolvedCard]

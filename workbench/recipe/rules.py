@@ -56,6 +56,12 @@ def _objective_and_rows(objective: str, formats: tuple[str, ...]) -> Callable[[R
     return lambda resolved: resolved.recipe.objective.name == objective and resolved.data.card.format not in formats
 
 
+def _shuffled_and_all_turns(resolved: Resolved) -> bool:
+    recipe, conversations = resolved.recipe, ("messages", "sharegpt")
+    several = resolved.data.card.format in conversations and getattr(recipe.objective, "turns", "last") == "all"
+    return recipe.data.shuffle_labels and several
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "length-twice",
@@ -91,6 +97,20 @@ RULES: tuple[Rule, ...] = (
         _objective_and_rows("dpo", ("preference",)),
         "dpo needs rows with chosen and rejected",
         "use a card of format preference",
+    ),
+    Rule(
+        "shuffled-answers",
+        ("data", "shuffle_labels"),
+        lambda r: r.recipe.data.shuffle_labels and r.recipe.objective.name != "sft",
+        "only sft has answers that can be dealt out anew",
+        "drop data.shuffle_labels, or use objective sft",
+    ),
+    Rule(
+        "shuffled-turns",
+        ("objective", "turns"),
+        _shuffled_and_all_turns,
+        "only the last answers are dealt out anew, and earlier turns would still teach the task",
+        "set objective.turns to last",
     ),
     Rule(
         "experts-dropout",

@@ -6,35 +6,18 @@ A section that is written as one word is short for `{name: word}`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-_SWITCH = {"yes": True, "no": False, "on": True, "off": False}
-
-
-def _switch(value: Any) -> Any:
-    return _SWITCH.get(value, value) if isinstance(value, str) else value
-
-
-Flag = Annotated[bool, BeforeValidator(_switch)]
-"""true/false; the words yes, no, on and off are taken for them where a field needs one."""
-
-
-class Section(BaseModel):
-    """What all sections share: unknown fields are errors, nothing changes after reading, types are not converted."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+from workbench.recipe.section import Flag, Section
 
 
 class Base(Section):
     """The open-weight model that is started from."""
 
     name: str
-    """A name of `workbench bases`, a hub repository (`owner/name`), or a local directory (with a `/`, relative to the
-    recipe)."""
+    """A name of `workbench bases`, a hub repository (`owner/name`) or a directory (with a `/`, from the recipe)."""
     revision: str | None = None
     """Commit, tag or branch of the hub repository; resolved to a commit and recorded. None: the catalog's or main."""
     init: Literal["pretrained", "random"] = "pretrained"
@@ -129,6 +112,8 @@ class NoMethod(Section):
     name: Literal["none"] = "none"
     quantization: Literal["none", "nf4", "fp4"] = "none"
     """Score the base in full precision, or as qlora holds it."""
+    double_quantization: Flag = True
+    """As in qlora; says nothing in full precision."""
 
 
 Method = Annotated[Lora | Qlora | Ia3 | Vera | Oft | Full | NoMethod, Field(discriminator="name")]
@@ -181,8 +166,9 @@ class Data(Section):
     max_dropped: Annotated[int, Field(ge=0)] = 0
     """How many rows may be left out as unusable before the run is refused."""
     contamination: Literal["refuse", "drop", "allow"] = "refuse"
-    """What happens when an item of the suite also stands in the training rows: refuse the run, drop the row, or only
-    report it."""
+    """What happens when a suite's item also stands in the training rows: refuse, drop the row, or only report it."""
+    shuffle_labels: Flag = False
+    """A control: deal the (last) answers out anew among the rows, by content; what is learnt cannot be the task."""
 
 
 class Training(Section):
@@ -221,13 +207,14 @@ class Evaluation(Section):
     """A suite (`recipes/suites/NAME.yaml`), or a path to one. None: the run is not scored."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Sequences scored or generated at once."""
+    fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each prompted item. None: as many as the suite's tasks say."""
     base: Flag = True
     """Score the untouched base on the same suite too (once; it is remembered)."""
 
 
 class Target(Section):
-    """The hardware the run is made for, and how a step is cut for it. Nothing here changes a result beyond float
-    noise."""
+    """The hardware the run is made for, and how a step is cut for it. No field changes a result beyond float noise."""
 
     name: str = "auto"
     """A name of the target catalog, or `auto`: what this machine has."""
@@ -240,8 +227,11 @@ class Target(Section):
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads of the arithmetic. None: the cores that are idle when the run starts; recorded, and kept when it
-    continues."""
+    """CPU threads of the arithmetic. None: the cores idle when the run starts; recorded, kept when it continues."""
+    usd_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of one device costs, US dollars. None: the catalog's, where it has one."""
+    power_watts: Annotated[float, Field(gt=0)] | None = None
+    """Power of one device under load, to estimate energy where no counter measures it. None: the catalog's."""
 
 
 class Wandb(Section):

@@ -15,20 +15,22 @@ from workbench.recipe.identity import Contents, identity, identity_hash
 from workbench.recipe.resolved import Resolved
 from workbench.runs.run import Run
 
-
 NAME_ENDING = re.compile(r"-[0-9a-f]{10}-(s\d+(?:-r\d+)?)")
 """What `directory_name` puts after the recipe's name; its group is the seed (and repeat)."""
 
 
 def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
     """The run's directory under `root`, made if it is not there. What does not belong to the identity (target,
-    evaluation, tracking, name) is written anew: it may have changed since.
+    evaluation, tracking, name) is written anew: it may have changed since. Of a run that is trained already, only what
+    it is scored on and where it is shown.
 
     Raises:
         RunError: the place cannot be written to.
     """
     facts = identity(resolved, contents)
     run = find(root, resolved, facts) or Run(root / directory_name(resolved, facts))
+    if run.adapter.exists():
+        resolved = _as_trained(run.resolved(), resolved)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,6 +41,14 @@ def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
     return run
 
 
+def _as_trained(known: Resolved, asked: Resolved) -> Resolved:
+    """A trained run's recipe with the evaluation and the tracking that are asked for now."""
+    recipe = known.recipe.model_copy(
+        update={"evaluation": asked.recipe.evaluation, "tracking": asked.recipe.tracking, "name": asked.recipe.name}
+    )
+    return known.model_copy(update={"recipe": recipe, "suite": asked.suite})
+
+
 def _as_asked(resolved: Resolved) -> dict[str, Any]:
     """The recipe in few words, such that training it gives this run again wherever the file lies."""
     recipe = resolved.recipe
@@ -47,7 +57,7 @@ def _as_asked(resolved: Resolved) -> dict[str, Any]:
         values[section] = {"name": getattr(recipe, section).name, **values.get(section, {})}
     values["data"]["name"] = str(Path(resolved.data.folder) / f"{resolved.data.name}.yaml")
     if resolved.suite:
-        values["evaluation"]["suite"] = str(Path(resolved.suite.folder) / f"{resolved.suite.name}.yaml")
+        values["evaluation"]["suite"] = str(Path(resolved.suite.folder) / f"{resolved.suite.file or resolved.suite.name}.yaml")
     return values
 
 
@@ -105,7 +115,8 @@ def named_run(root: Path, name: str) -> Run:
     exact = root / name
     if (exact / "resolved.json").is_file():
         return Run(exact)
-    matches = sorted(path.parent for path in root.glob("*/resolved.json") if path.parent.name.startswith(name))
+    begins = (path for path in root.glob("*") if path.name.startswith(name))
+    matches = sorted(path for path in begins if (path / "resolved.json").is_file())
     whole = [path for path in matches if NAME_ENDING.fullmatch(path.name[len(name) :])]
     matches = whole or matches  # the recipe's whole name goes before names that only begin like it
     if len(matches) == 1:

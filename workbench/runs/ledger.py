@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.errors import Problem, RunError
 from workbench.runs import lock
 from workbench.runs.run import Run
+
+_END_BYTES = 1 << 14
+"""How much of a metrics file's end is looked at; a line of it has a few hundred bytes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,12 @@ def entries(root: Path) -> Iterator[Entry]:
     """The runs under `root`, by name."""
     for path in sorted(root.glob("*/resolved.json")):
         yield entry(Run(path.parent))
+
+
+def identities(root: Path) -> Iterator[dict[str, Any]]:
+    """The identity of every run under `root`."""
+    for path in sorted(root.glob("*/identity.json")):
+        yield files.read_json(path)
 
 
 def entry(run: Run) -> Entry:
@@ -64,18 +76,36 @@ def state(run: Run) -> str:
 
 
 def last_step(run: Run) -> int | None:
-    """The last step that was logged."""
-    steps = [row["step"] for row in files.read_jsonl(run.metrics)]
-    return steps[-1] if steps else None
+    """The last step that was logged. Only the file's end is read: a ledger holds many runs, and a run many lines.
+
+    Raises:
+        RunError: the last whole line is not JSON.
+    """
+    try:
+        with run.metrics.open("rb") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - _END_BYTES)
+            stream.seek(start)
+            lines = stream.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    whole = lines[1 if start else 0 : -1]  # what stands before the first and after the last newline may be torn
+    if not whole:
+        return None
+    try:
+        return int(json.loads(whole[-1])["step"])
+    except ValueError as error:
+        raise RunError(Problem(str(run.metrics), f"is damaged: {error}")) from error
 
 
 def base_of(run: Run) -> Run | None:
     """The run that scored the untouched base which this run starts from, where it is in the same ledger."""
     facts = files.read_json(run.identity_file)
     held = facts["method"].get("quantization", "nf4") if facts["method"]["name"] == "qlora" else "none"
+    double = facts["method"].get("double_quantization", True)
     for path in sorted(run.path.parent.glob("base-*/identity.json")):
         other = files.read_json(path)
         same = all(other[key] == facts[key] for key in ("base", "init", "dtype", "device"))
+        same = same and other["method"].get("double_quantization", True) == double
         if same and other["method"]["name"] == "none" and other["method"].get("quantization", "none") == held:
             return Run(path.parent)
     return None

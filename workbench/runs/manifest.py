@@ -5,20 +5,33 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from workbench import __version__, resources
+from workbench import __version__, fingerprint, resources
 
 _PACKAGES = (
     "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes", "safetensors",
-    "numpy",
+    "numpy", "jinja2", "lm_eval", "flash_attn",
 )  # fmt: skip
+
+
+_SOURCES = ("bases.py", "data", "methods", "training", "evaluation", "worker", "plan")
+"""The parts of this package that train and score."""
+
+
+@cache
+def sources() -> str:
+    """sha256 over the code that trains and scores: a version number says nothing of a working copy."""
+    parts = [resources.PACKAGE / name for name in _SOURCES]
+    paths = [path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])]
+    return fingerprint.of_value([path.read_text(encoding="utf-8") for path in paths])
 
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that a result depends on."""
-    found = {"workbench": __version__, "python": platform.python_version()}
+    found = {"workbench": __version__, "sources": sources(), "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

@@ -22,7 +22,10 @@ MEASURED = frozenset(
         "device_seconds",
         "wall_seconds",
         "joules",
+        "energy_source",
+        "energy_note",
         "usd",
+        "price_source",
         "host",
         "pid",
         "hardware",
@@ -31,7 +34,8 @@ MEASURED = frozenset(
         "evaluation_seconds",
     }
 )
-"""Fields of run files that are measured resources: two equal runs differ in them, and in nothing else."""
+"""Fields of run files that are measured resources, or say how those were measured: two equal runs differ in them, and
+in nothing else."""
 
 
 @dataclass(frozen=True)

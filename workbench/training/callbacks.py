@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from workbench import files
 from workbench.progress import Bar
+from workbench.training.energy import Meter
 from workbench.training.memory import peak_memory_bytes
 from workbench.training.steps import WholeSteps
 
@@ -25,16 +26,19 @@ TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Appends one line a step to metrics.jsonl and moves the progress bar."""
 
-    def __init__(self, path: Path, bar: Bar, sink: Sink, device: str) -> None:
-        self.path, self.bar, self.sink, self.device = path, bar, sink, device
+    def __init__(self, path: Path, bar: Bar, sink: Sink, device: str, meter: Meter) -> None:
+        self.path, self.bar, self.sink, self.device, self.meter = path, bar, sink, device, meter
         self.trainer: WholeSteps | None = None
         rows = list(files.read_jsonl(path))
         self.totals: dict[str, float] = {name: rows[-1][name] if rows else 0 for name in TOTALS}
+        self.joules: float | None = rows[-1].get("joules") if rows else 0.0
+        """Energy of all steps; None as soon as one of them was not measured, for then nobody knows it."""
         self._since = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Start the clock."""
+        """Start the clock and the meter."""
         self._since = time.monotonic()
+        self.meter.taken()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
         """Called once a step (logging_steps=1) and once at the end, where there is no `loss`."""
@@ -49,6 +53,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.totals["text_bytes"] += facts.text_bytes
         self.totals["squared_lengths"] += facts.squared_lengths
         self.totals["seconds"] = round(self.totals["seconds"] + seconds, 4)
+        joules = self.meter.taken()
+        self.joules = None if joules is None or self.joules is None else round(self.joules + joules, 3)
         gradient = float(logs.get("grad_norm") or 0.0)
         row = {
             "step": state.global_step,
@@ -57,6 +63,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "learning_rate": float(logs["learning_rate"]),
             "gradient_norm": gradient if math.isfinite(gradient) else None,
             **self.totals,
+            "joules": self.joules,
             "peak_memory_bytes": peak_memory_bytes(self.device),
         }
         files.append_line(self.path, row)

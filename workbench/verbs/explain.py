@@ -13,8 +13,10 @@ from rich.console import Console
 
 from workbench import documents
 from workbench.errors import Problem, RecipeError
+from workbench.recipe.fields import field_names
 from workbench.recipe.load import NAMED
-from workbench.recipe.schema import Recipe, Section
+from workbench.recipe.schema import Recipe
+from workbench.recipe.section import Section
 from workbench.verbs import terminal
 
 
@@ -64,10 +66,10 @@ def explain(name: str) -> None:
         return
     found = list(_find(name.split("."), Recipe, ""))
     if not found:
-        raise RecipeError(Problem(name, "is no field of a recipe", documents.did_you_mean(name, _all_names())))
+        raise RecipeError(Problem(name, "is no field of a recipe", documents.did_you_mean(name, field_names())))
     for place, owner, info in found:
         _field(console, place, owner, info)
-        for model in _models(info.annotation):
+        for model in documents.models_in(info.annotation):
             console.print()
             _section(console, f"{place} ({tag})" if (tag := _tag(model)) else place, model)
 
@@ -80,22 +82,8 @@ def _find(parts: list[str], owner: type[BaseModel], place: str) -> Iterator[tupl
     if len(parts) == 1:
         yield here, owner, info
         return
-    for model in _models(info.annotation):
+    for model in documents.models_in(info.annotation):
         yield from _find(parts[1:], model, here)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
-
-
-def _all_names() -> list[str]:
-    names = []
-    for name, info in Recipe.model_fields.items():
-        names.append(name)
-        names += [f"{name}.{inner}" for model in _models(info.annotation) for inner in model.model_fields]
-    return list(dict.fromkeys(names))
 
 
 def _tag(model: type[BaseModel]) -> str | None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
 
 from workbench import bases, files
 from workbench.errors import Problem, RunError
@@ -16,10 +15,10 @@ from workbench.evaluation.scoring import Scorer, prompt_fingerprint
 from workbench.methods import results
 from workbench.recipe import pin
 from workbench.recipe.identity import base_reference
-from workbench.runs import create, lock
+from workbench.runs import create, lock, manifest
 from workbench.runs.run import Run
 from workbench.worker.finishing import finish
-from workbench.worker.setup import Bench, set_up, write_manifest
+from workbench.worker.setup import Bench, device_name, set_up, write_manifest
 
 
 def score(bench: Bench) -> None:
@@ -52,20 +51,25 @@ def score_base(bench: Bench) -> None:
 
 
 def _is_scored(bench: Bench, run: Run) -> bool:
+    """Whether the run's scores are those of these items under these conditions."""
     assert bench.suite is not None
     path = run.results(bench.suite.name)
     if not path.exists():
         return False
     found = files.read_json(path)
     own = {task.id for task in bench.suite.suite.tasks if task.name != "lm_eval"}
+    content = pin.suite_content(bench.suite)
     same_items = found["items_fingerprint"] == suite_fingerprint(bench.suite, bench.items)
     templates = {name: prompt_fingerprint(bench.renderer(template)) for name, template in _templates(bench).items()}
-    return bool(
+    scored = bool(
         same_items
         and found["templates"] == templates
         and found["conditions"] == _conditions(bench)
         and own <= found["tasks"].keys()
     )
+    if scored and found["content"] != content:  # the same items in other words or another place: the desk need not ask
+        files.write_json(path, found | {"content": content})
+    return scored
 
 
 def _conditions(bench: Bench) -> dict[str, Any]:
@@ -74,9 +78,10 @@ def _conditions(bench: Bench) -> dict[str, Any]:
     return {
         "dtype": bench.resolved.dtype,
         "device": bench.resolved.target.device,
+        "device_name": device_name(bench.resolved.target.device),
         "batch_size": None if exact else bench.resolved.recipe.evaluation.batch_size,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "attention": None if exact else bench.resolved.recipe.target.attention,
+        "versions": manifest.versions(),
     }
 
 
@@ -109,7 +114,9 @@ def _score_model(bench: Bench, run: Run, model: Any) -> None:
         raise RunError(
             Problem(run.name, "every item of the suite ended in an error", f"see {run.items(bench.suite.name)}")
         )
-    files.write_json(run.results(bench.suite.name), done.results | {"content": pin.suite_content(bench.suite)})
+    asked = bench.resolved.recipe.evaluation.model_dump(mode="json", include={"batch_size", "fewshot"})
+    more = {"evaluation": asked, "content": pin.suite_content(bench.suite)}
+    files.write_json(run.results(bench.suite.name), done.results | more)
     for task, facts in done.results["tasks"].items():
         bench.progress.say(
             f"{run.name}  {task}: {facts['metric']} {facts['value']:.4f}  [{facts['low']:.4f}, {facts['high']:.4f}]"

@@ -128,18 +128,25 @@ def _data_facts(resolved: Resolved) -> dict[str, Any]:
         "split": resolved.recipe.data.split,
         "licence": resolved.data.card.licence,
         "revision": resolved.data.card.source.revision,
-        "files": {path.name: fingerprint.of_file(path) for path in paths},
+        "files": pin.row_hashes(paths),
     }
 
 
+def device_name(device: str) -> str:
+    """The model of the device, such as `NVIDIA H200`; its kind where it has no name."""
+    module = accelerator(device)
+    return str(module.get_device_name()) if module is not None and hasattr(module, "get_device_name") else device
+
+
 def write_manifest(bench: Bench, threads: int) -> None:
-    """What the run is made of; kept from its first start, but for the code and machine of later ones."""
+    """What the run is made of. Once training has ended nothing later changes it: a suite that is scored on another day,
+    by other versions or elsewhere, has its own conditions in its results."""
     run, resolved = bench.run, bench.resolved
+    if run.manifest.exists() and (run.adapter.exists() or not resolved.trains):
+        return
     kept = files.read_json(run.manifest) if run.manifest.exists() else {}
     _, base_content = pin.pin_base(resolved)
-    device = resolved.target.device
-    module = accelerator(device)
-    name = module.get_device_name() if module is not None and hasattr(module, "get_device_name") else device
+    name = device_name(resolved.target.device)
     files.write_json(
         run.manifest,
         kept
@@ -153,6 +160,7 @@ def write_manifest(bench: Bench, threads: int) -> None:
             },
             "data": _data_facts(resolved) if resolved.trains else None,
             "template": bases.template_fingerprint(bench.template),
+            "tokenizer": fingerprint.of_text(bench.tokenizer.backend_tokenizer.to_str()),
             "seed": resolved.recipe.seed,
             "versions": manifest.versions(),
             "git_commit": manifest.git_commit(),

@@ -22,7 +22,7 @@ from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, trainers
+from workbench.training import checkpoints, energy, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.memory import peak_memory_bytes
 from workbench.training.reference import reference_lengths, with_reference
@@ -82,7 +82,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     )
     if recipe.training.router_loss:
         progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
-    totals = _steps(bench, trainer, tracker, steps, found)
+    recorder = _steps(bench, trainer, tracker, steps, found)
+    totals = recorder.totals
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -94,18 +95,18 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         **{name: totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
         "device_seconds": totals["seconds"],
         "peak_memory_bytes": peak_memory_bytes(device),
+        **_energy(recorder, device),
     }
     files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
     results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None)
 
 
-def _steps(
-    bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tuple[Path, int] | None
-) -> dict[str, float]:
-    """Take the steps after the checkpoint that was found (or all of them), and return what they add up to."""
+def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tuple[Path, int] | None) -> Recorder:
+    """Take the steps after the checkpoint that was found (or all of them), and return what was recorded of all."""
     start = found[1] if found else 0
     bar = bench.progress.bar("train", steps, start=start)
-    recorder = Recorder(bench.run.metrics, bar, tracker.log, bench.resolved.target.device)
+    device = bench.resolved.target.device
+    recorder = Recorder(bench.run.metrics, bar, tracker.log, device, energy.meter(device))
     recorder.trainer = trainer
     stopper = Stopper()
     trainer.add_callback(recorder)
@@ -119,7 +120,15 @@ def _steps(
                 stopper.raise_if_stopped(trainer.state.global_step, steps)
     finally:
         bar.close()
-    return recorder.totals
+    return recorder
+
+
+def _energy(recorder: Recorder, device: str) -> dict[str, Any]:
+    """The measured joules of all steps with their source, or why there are none."""
+    if recorder.joules is not None:
+        return {"joules": recorder.joules, "energy_source": energy.SOURCES[device], "energy_note": None}
+    note = recorder.meter.note or "some steps were walked where nothing counted"
+    return {"joules": None, "energy_source": "none", "energy_note": note}
 
 
 def _flops(work: Work, totals: dict[str, float], rows: Any) -> float:
