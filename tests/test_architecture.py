@@ -158,7 +158,8 @@ def test_help_check_and_runs_need_neither_scipy_nor_pyarrow(tmp_path: Path, monk
 
 def test_errors_and_the_schema_import_nothing_of_ours() -> None:
     assert ours("workbench.errors") == set()
-    assert ours("workbench.recipe.schema") == set()
+    assert ours("workbench.recipe.section") == set()
+    assert ours("workbench.recipe.schema") == {"workbench.recipe.section"}
 
 
 def test_the_catalog_knows_errors_documents_and_itself_only() -> None:
@@ -207,6 +208,7 @@ def test_what_is_below_does_not_know_what_is_above() -> None:
     layers = [
         ("__main__",), ("cli",), ("verbs",), ("worker",), ("launch", "tracking"), ("runs",), ("recipe.pin",),
         ("recipe.resolve", "recipe.rules", "recipe.identity"), ("recipe.load", "recipe.resolved"), ("recipe.schema",),
+        ("recipe.section",),
         ("catalog",), ("documents", "files"), ("errors",),
     ]  # fmt: skip
     for at, layer in enumerate(layers):

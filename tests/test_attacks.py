@@ -20,7 +20,7 @@ from rich.markup import render
 from small_recipes import Workbench, questions, train, write_recipe
 
 from workbench import __version__, bench, documents
-from workbench.errors import MethodError, Problem, UserError
+from workbench.errors import ExitStatus, MethodError, Problem, UserError
 from workbench.launch import local
 from workbench.methods import proof
 from workbench.progress import Progress
@@ -200,5 +200,5 @@ def test_a_base_that_was_moved_after_training(workbench: Workbench, small_base: 
 def test_a_kill_reaches_the_bench_process() -> None:
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()
-    assert local.run_bench("http.server", "--bind", "127.0.0.1", "0") == 128 + signal.SIGTERM
+    assert local.run_bench("http.server", "--bind", "127.0.0.1", "0") == ExitStatus.PREEMPTED
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

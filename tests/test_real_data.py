@@ -10,12 +10,12 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Outcome, write_rows
 
 from workbench import files
-from workbench.compare.table import TaskTable, compare
 from workbench.runs.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
@@ -23,15 +23,32 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
 INTENTS = 12
 
 
-def arms(workbench: Callable[..., Outcome], recipe: Path, scratch_rate: str) -> dict[str, TaskTable]:
-    """Train the recipe, and from scratch on the same rows; tables of base, adapter, scratch by task."""
+VARIED = "method,base.init,training.learning_rate"
+
+
+def verdict(workbench: Callable[..., Outcome], *names: str) -> dict[str, Any]:
+    """What `workbench compare` says of some runs, the first being the reference."""
+    compared = workbench("compare", *names, "--vary", VARIED, "--out", "verdict")
+    assert compared.status == 0, compared.output
+    return dict(files.read_json(Path("verdict") / "verdict.json"))
+
+
+def arms(
+    workbench: Callable[..., Outcome], recipe: Path, scratch_rate: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Train the recipe, and from scratch on the same rows: the verdict against the base, and its arms by name."""
     tuned = workbench("train", str(recipe))
     assert tuned.status == 0, tuned.output
     settings = ["name=scratch", "base.init=random", "method=full", f"training.learning_rate={scratch_rate}"]
     scratch = workbench("train", str(recipe), *(part for setting in settings for part in ("--set", setting)))
     assert scratch.status == 0, scratch.output
-    runs = [Run(next(Path("runs").glob(f"{name}-*"))) for name in ("base", recipe.stem, "scratch")]
-    return {table.task: table for table in compare(runs)[1]}
+    found = verdict(workbench, "base", "tuned", "scratch")
+    return found, {arm["name"].partition("-")[0]: arm for arm in found["arms"]}
+
+
+def against_the_base(found: dict[str, Any], task: str) -> dict[str, Any]:
+    """The contrast of the tuned run with the base on a task."""
+    return next(one for one in found["contrasts"] if one["task"] == task and one["arm"] == "tuned")
 
 
 def recipe(place: Path, stories: Path, text: str) -> Path:
@@ -54,11 +71,11 @@ def test_tinyshakespeare(workbench: Callable[..., Outcome], tmp_path: Path, shar
         "objective: pretrain\ndata: {name: plays, max_length: 192}\nevaluation: {suite: ./plays-suite.yaml}\n"
         "training: {steps: 100, batch_size: 8, learning_rate: 1e-2}\n",
     )
-    base, tuned, scratch = arms(workbench, made, "3e-3")["plays"].cells
-    assert tuned.difference is not None
-    assert tuned.difference.high < 0, "held-out bits per byte beat the base's"
-    assert scratch.score.low > tuned.score.high, "from scratch on the same rows is worse"
-    assert 4.2 < base.score.value < 4.6, "what shared/data says of this base"
+    found, by_name = arms(workbench, made, "3e-3")
+    base, tuned, scratch = (by_name[name]["scores"]["plays"] for name in ("base", "tuned", "scratch"))
+    assert against_the_base(found, "plays")["high"] < 0, "held-out bits per byte beat the base's"
+    assert scratch["low"] > tuned["high"], "from scratch on the same rows is worse"
+    assert 4.2 < base["value"] < 4.6, "what shared/data says of this base"
 
 
 def test_banking77(workbench: Callable[..., Outcome], tmp_path: Path, shared: Path, stories: Path) -> None:
@@ -85,12 +102,9 @@ def test_banking77(workbench: Callable[..., Outcome], tmp_path: Path, shared: Pa
     )
     trained = workbench("train", str(made))
     assert trained.status == 0, trained.output
-    runs = [Run(next(Path("runs").glob(f"{name}-*"))) for name in ("base", "tuned")]
-    tables = {table.task: table for table in compare(runs)[1]}
-    difference = tables["choice"].cells[1].difference
-    assert difference is not None
-    assert difference.low > 0.3, "far better than the base"
-    words = [row for row in files.read_jsonl(runs[1].items("intents-suite")) if row["task"] == "words"]
+    assert against_the_base(verdict(workbench, "base", "tuned"), "choice")["low"] > 0.3, "far better than the base"
+    run = Run(next(Path("runs").glob("tuned-*")))
+    words = [row for row in files.read_jsonl(run.items("intents-suite")) if row["task"] == "words"]
     assert len(words) == 60
     assert {row["state"] for row in words} <= {"ok", "truncated"}
 
@@ -116,7 +130,7 @@ def test_gsm8k(workbench: Callable[..., Outcome], tmp_path: Path, shared: Path, 
         "data: {name: gsm8k, template: plain}\nevaluation: {suite: ./gsm8k-suite.yaml}\n"
         "training: {epochs: 1, batch_size: 16, learning_rate: 1e-2}\n",
     )
-    _, tuned, scratch = arms(workbench, made, "3e-3")["worked"].cells
-    assert tuned.difference is not None
-    assert tuned.difference.high < 0, "better than the base"
-    assert scratch.score.low > tuned.score.high, "from scratch on the same rows is worse"
+    found, by_name = arms(workbench, made, "3e-3")
+    tuned, scratch = (by_name[name]["scores"]["worked"] for name in ("tuned", "scratch"))
+    assert against_the_base(found, "worked")["high"] < 0, "better than the base"
+    assert scratch["low"] > tuned["high"], "from scratch on the same rows is worse"

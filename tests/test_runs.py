@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_rows
+from gate_runs import Desk, score
 
 from workbench import files
-from workbench.compare import statistics
 from workbench.errors import RunError
 from workbench.recipe.identity import identity
 from workbench.recipe.load import load
@@ -26,76 +25,6 @@ from workbench.recipe.pin import pin
 from workbench.recipe.resolve import resolve
 from workbench.runs import create, ledger, lock
 from workbench.runs.run import MEASURED, Run, without_measured
-
-CONDITIONS = {"dtype": "fp32", "device": "cpu", "batch_size": None, "torch": "2", "transformers": "5"}
-
-
-class Desk:
-    """A folder with a base, rows and recipes, and runs made from them without training anything."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "runs"
-        base = folder / "base"
-        base.mkdir()
-        (base / "config.json").write_text("{}")
-        (base / "model.safetensors").write_bytes(b"weights")
-        write_rows(folder / "datasets" / "rows.jsonl", [{"prompt": "1 + 1?", "completion": "2"}])
-        splits = {"train": {"files": "rows.jsonl", "share": [0, 0.9]}}
-        card = {"format": "prompt_completion", "splits": splits}
-        (folder / "datasets" / "rows.yaml").write_text(json.dumps(card))
-
-    def recipe(self, name: str = "small") -> Path:
-        """A recipe file."""
-        path = self.folder / f"{name}.yaml"
-        path.write_text(json.dumps({"base": "./base", "data": "rows", "target": "cpu"}))
-        return path
-
-    def pinned(self, *overrides: str, name: str = "small") -> Any:
-        """A resolved recipe with its contents."""
-        return pin(resolve(load(self.recipe(name), overrides)))
-
-    def run(self, *overrides: str, name: str = "small") -> Run:
-        """Its run directory, opened."""
-        return create.open_run(self.root, *self.pinned(*overrides, name=name))
-
-    def finished(self, *overrides: str, name: str = "small", suite: str = "sums", **changes: Any) -> Run:
-        """A run with everything that a finished and scored one holds."""
-        run = self.run(*overrides, name=name)
-        values = changes.pop("values", [1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
-        score(run, suite, values, **changes)
-        run.note_attempt("start", pid=1)
-        for step in (1, 2):
-            files.append_line(run.metrics, {"step": step, "loss": 1.0 / step})
-        files.write_json(
-            run.manifest,
-            {"base": {"revision": None, "files": {"a": "b"}, "licence": "unknown"}, "versions": {"torch": "2"}},
-        )
-        files.write_json(run.data, {"rows_in": 3, "rows_trained": 2, "rows_dropped": {"empty": 1}})
-        files.write_json(run.proof, {"places": 4, "trained_parameters": 1234, "saved_against_memory": 0.0})
-        files.write_json(
-            run.cost,
-            {"training_flops": 1e9, "tokens": 100, "device_seconds": 1.5, "peak_memory_bytes": 2**30},
-        )
-        run.note_attempt("end", status=0)
-        files.write_json(run.status, {"status": "finished"})
-        return run
-
-
-def score(run: Run, suite: str, values: list[float], **changes: Any) -> None:
-    """Scores of one task, laid out as the worker writes them."""
-    rows = [
-        {"task": "sums", "id": f"item-{at}", "metric": "exact_match", "value": value, "weight": 1.0,
-         "cluster": f"c{at}", "state": "ok"}
-        for at, value in enumerate(values)
-    ]  # fmt: skip
-    estimate = statistics.mean(values, [1.0] * len(values), [row["cluster"] for row in rows])
-    task = {"metric": "exact_match", "higher_is_better": True, **estimate.as_words(), "states": {"ok": len(values)}}
-    results = {
-        "suite": suite, "fingerprint": "f", "items_fingerprint": "f", "metric_version": 1, "templates": {"sums": "t"},
-        "conditions": CONDITIONS, "tasks": {"sums": task}, "evaluation_seconds": 0.5,
-    }  # fmt: skip
-    files.write_jsonl(run.items(suite), rows)
-    files.write_json(run.results(suite), results | changes)
 
 
 @pytest.fixture
@@ -342,7 +271,7 @@ def test_the_ledger_says_how_far_each_run_is(desk: Desk) -> None:
 
 def test_a_row_of_the_ledger_tells_base_method_step_and_scores(desk: Desk) -> None:
     row = ledger.entry(desk.finished("method=vera", "seed=4"))
-    assert (row.base, row.method, row.seed, row.step) == ("base", "vera", 4, 2)
+    assert (row.base, row.method, row.seed, row.step) == ("base", "vera", 4, 4)
     assert row.scores == {"sums/sums": pytest.approx(4 / 6)}
     scratch = ledger.entry(desk.run("base.init=random", "method=full"))
     assert (scratch.method, scratch.step, scratch.scores) == ("full from scratch", None, {})
@@ -380,11 +309,12 @@ def test_runs_lists_what_is_there(desk: Desk, workbench: Any) -> None:
 
 
 def test_names_of_runs_are_whole_on_a_narrow_terminal(desk: Desk, workbench: Any, monkeypatch: Any) -> None:
-    names = [desk.finished(name="a-recipe-with-a-long-name").name, desk.finished("seed=1").name]
+    names = [desk.finished(name="a-recipe-with-a-long-name").name, desk.finished("method.rank=8").name]
     monkeypatch.setenv("COLUMNS", "60")
     shown = {"runs": names, "compare": ["a-recipe-with-a-long-name", "small"]}
     for verb, expected in shown.items():
-        lines = workbench(verb, *(names if verb == "compare" else [])).output.splitlines()
+        words = [verb] if verb == "runs" else [verb, *names, "--vary", "method.rank"]
+        lines = workbench(*words).output.splitlines()
         assert all(any(line.split()[:1] == [name] for line in lines) for name in expected), verb
 
 
@@ -430,8 +360,8 @@ def test_show_tells_one_run_in_full(desk: Desk, workbench: Any) -> None:
     outcome = workbench("show", "small")
     assert outcome.status == 0
     for part in (
-        run.name, "finished", "lora", "1 files, hashed", "torch 2", "3 in = 2 trained + 1 left out", "4 places moved",
-        "1,234 parameters trained", "1e+09 FLOPs", "sums/sums  0.6667", "with status 0",
+        run.name, "finished", "lora", "4 files, hashed", "torch 2.13.0", "55 in = 55 trained + 0 left out",
+        "4 places moved", "19,744 parameters trained", "5.37e+09 FLOPs", "sums/sums  0.6667", "with status 0",
     ):  # fmt: skip
         assert part in outcome.output, part
     fresh = workbench("show", desk.run("seed=1").name)
@@ -450,57 +380,96 @@ def test_a_damaged_run_is_told_and_can_be_removed(desk: Desk, workbench: Any) ->
     assert not run.path.exists()
 
 
-def test_compare_prints_scores_and_paired_differences(desk: Desk, workbench: Any) -> None:
-    desk.finished(values=[0.0] * 28 + [1.0] * 12, name="one")
-    desk.finished("seed=1", values=[1.0] * 40, name="two")
-    desk.finished("seed=2", values=[0.0] * 28 + [1.0] * 12, name="same")
-    outcome = workbench("compare", "one", "two", "same")
-    assert outcome.status == 0
-    lines = {line.split()[0]: line for line in outcome.output.splitlines() if line.strip()}
-    assert "sums / sums  exact_match, higher is better, 40 items in 40 clusters" in outcome.output
-    assert "0.3000" in lines["one"]
-    assert "+0.7000" in lines["two"]
-    assert "better" in lines["two"]
-    assert "+0.0000" in lines["same"]
-    assert "not resolved" in lines["same"]
-    assert "\\" not in outcome.output
-    back = workbench("compare", "two", "one").output
-    assert "-0.7000" in back
-    assert "worse" in back
+RANKS = ("--vary", "method.rank")
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"fingerprint": "other"}, "the items or the task settings differ"),
-        ({"metric_version": 0}, "the metrics were computed by different definitions"),
-        ({"templates": {"sums": "other"}}, "the prompts were rendered by different templates"),
-        ({"conditions": CONDITIONS | {"dtype": "bf16"}}, "they were scored under different conditions"),
-    ],
-)
-def test_compare_refuses_what_cannot_be_compared(desk: Desk, workbench: Any, changes: Any, reason: str) -> None:
-    desk.finished(name="one")
-    desk.finished("seed=1", name="two", **changes)
+def test_compare_prints_a_verdict_and_leaves_a_report(desk: Desk, workbench: Any) -> None:
+    worse, better = [0.0] * 28 + [1.0] * 14, [1.0] * 42
+    desk.finished(values=worse, name="one")
+    desk.finished("method.rank=8", values=better, name="two")
+    desk.finished("method.rank=4", values=worse, name="same")
+    outcome = workbench("compare", "one", "two", "same", *RANKS)
+    assert outcome.status == 0, outcome.output
+    assert "How do they compare with one?" in outcome.output
+    assert "two (+66.7 points, " in outcome.output and ") is better" in outcome.output
+    assert "same (0.0 points, " in outcome.output and "is inconclusive" in outcome.output
+    assert "sums  points, higher is better, 42 items in 42 clusters" in outcome.output
+    assert "Suggestive at most: one seed." in outcome.output
+    scores = {line.split()[0]: line.split()[1] for line in outcome.output.splitlines() if " GFLOP " in line}
+    assert scores == {"one": "33.3", "two": "100.0", "same": "33.3"}
+    (folder,) = (desk.root / "comparisons").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "verdict.json"]
+    assert str((folder / "report.html").relative_to(desk.folder)) in outcome.output
+    verdict = files.read_json(folder / "verdict.json")
+    assert (verdict["kind"], verdict["reference"], verdict["suite"]["name"]) == ("comparison", "one", "sums")
+    words = {(one["arm"], one["against"]): (one["word"], one["family"]) for one in verdict["contrasts"]}
+    assert words["two", "one"] == ("better", "declared") and words["same", "one"] == ("inconclusive", "declared")
+    assert words["same", "two"] == ("worse", "exploratory")
+
+
+def test_compare_holds_the_others_against_the_first(desk: Desk, workbench: Any) -> None:
+    desk.finished(values=[0.0, 1.0], name="one"), desk.finished("method.rank=8", values=[1.0], name="two")
+    outcome = workbench("compare", "two", "one", *RANKS, "--out", "elsewhere/found")
+    assert "one (−50.0 points, " in outcome.output and "is worse" in outcome.output
+    assert not (desk.root / "comparisons").exists()
+    assert files.read_json(Path("elsewhere/found/verdict.json"))["reference"] == "two"
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_arm(desk: Desk, workbench: Any) -> None:
+    for seed in range(3):
+        desk.finished(f"seed={seed}", name="one"), desk.finished("method.rank=8", f"seed={seed}", name="two")
+    names = [run.name for run in sorted((entry.run for entry in ledger.entries(desk.root)), key=lambda run: run.name)]
+    assert workbench("compare", *names, *RANKS, "--out", "found").status == 0
+    arms = files.read_json(Path("found/verdict.json"))["arms"]
+    assert [(arm["name"], arm["seeds"], len(arm["runs"])) for arm in arms] == [
+        ("one", [0, 1, 2], 3), ("two", [0, 1, 2], 3)
+    ]  # fmt: skip
+
+
+def test_the_same_comparison_is_written_to_the_same_place(desk: Desk, workbench: Any) -> None:
+    desk.finished(name="one"), desk.finished("method.rank=8", name="two")
+    for _ in range(2):
+        assert workbench("compare", "one", "two", *RANKS).status == 0
+    assert len(list((desk.root / "comparisons").iterdir())) == 1
+    assert workbench("runs").output.count("finished") == 2  # the folder of comparisons is no run
+
+
+def test_compare_refuses_what_is_not_declared(desk: Desk, workbench: Any) -> None:
+    """tests/test_gate.py plants what may differ; here only that nothing is written."""
+    desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     outcome = workbench("compare", "one", "two")
     assert outcome.status == 3
-    assert reason in outcome.output
-    assert "Traceback" not in outcome.output
+    assert "method.rank" in outcome.output and "Traceback" not in outcome.output
+    assert not (desk.root / "comparisons").exists()
+
+
+def test_compare_refuses_runs_that_are_not_finished(desk: Desk, workbench: Any) -> None:
+    desk.finished(name="one")
+    two = desk.run("method.rank=8", name="two")
+    outcome = workbench("compare", "one", "two", "--suite", "sums", *RANKS)
+    assert outcome.status == 2
+    assert f"{two.name}: is not finished" in outcome.output and "workbench train " in outcome.output
 
 
 def test_compare_refuses_runs_without_a_suite_in_common(desk: Desk, workbench: Any) -> None:
-    one, two = desk.finished(name="one"), desk.finished("seed=1", name="two", suite="others")
-    outcome = workbench("compare", "one", "two")
+    desk.suite("others")
+    one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two", suite="others")
+    outcome = workbench("compare", "one", "two", *RANKS)
     assert outcome.status == 3
     assert "no suite that all of them were scored on" in outcome.output
-    outcome = workbench("compare", "one", "two", "--suite", "sums")
-    assert outcome.status == 3
+    outcome = workbench("compare", "one", "two", "--suite", "sums", *RANKS)
+    assert outcome.status == 2
     assert f"workbench eval {two.name} --suite sums" in outcome.output
-    score(two, "sums", [1.0] * 6)
-    assert workbench("compare", "one", "two").status == 0
-    files.write_jsonl(one.items("sums"), list(files.read_jsonl(one.items("sums")))[1:])
-    outcome = workbench("compare", "one", "two")
-    assert outcome.status == 3
-    assert "one of them is damaged" in outcome.output
+    score(two, desk.folder / "suites" / "sums.yaml")
+    assert workbench("compare", "one", "two", *RANKS).status == 0
+    rows = list(files.read_jsonl(one.items("sums")))
+    for damaged in (rows[1:], [*rows[:-1], rows[0]], [*rows, rows[0]], []):
+        files.write_jsonl(one.items("sums"), damaged)
+        outcome = workbench("compare", "one", "two", *RANKS)
+        assert outcome.status == 3
+        assert "or its item file is damaged" in outcome.output
+    files.write_jsonl(one.items("sums"), list(reversed(rows)))
+    assert workbench("compare", "one", "two", *RANKS).status == 0  # paired by id, in whatever order they stand
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -1,22 +1,17 @@
-"""Intervals against scipy called plainly, formulas by hand, and a simulation of how often they cover the truth."""
+"""Intervals and tests of plain arrays against scipy, statsmodels, published examples and formulas by hand."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Outcome, write_rows
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.contingency_tables import mcnemar
 
-from workbench.compare import statistics, table
-from workbench.errors import ComparisonRefusedError
-from workbench.runs.run import Run
+from workbench.compare import statistics
 
 
 def names(number: int) -> list[str]:
@@ -41,27 +36,6 @@ def test_an_unclustered_mean_has_scipys_interval() -> None:
     assert found.high == pytest.approx(high, abs=0.03 * (high - low))
     assert (found.items, found.clusters) == (80, 80)
     assert low < values.mean() < high
-
-
-def test_an_unclustered_difference_has_scipys_interval() -> None:
-    rng = np.random.default_rng(2)
-    theirs = rng.normal(size=120)
-    ours = theirs + 0.1 + 0.3 * rng.normal(size=120)
-    found = statistics.paired_difference(ours.tolist(), theirs.tolist(), [1.0] * 120, names(120))
-    low, high = plainly(ours - theirs)
-    assert found.value == pytest.approx((ours - theirs).mean())
-    assert found.low == pytest.approx(low, abs=0.03 * (high - low))
-    assert found.high == pytest.approx(high, abs=0.03 * (high - low))
-
-
-def test_pairing_takes_the_items_difficulty_out() -> None:
-    rng = np.random.default_rng(3)
-    hard = rng.normal(scale=5.0, size=100)
-    ours, theirs = hard + 0.5 + 0.1 * rng.normal(size=100), hard
-    found = statistics.paired_difference(ours.tolist(), theirs.tolist(), [1.0] * 100, names(100))
-    alone = statistics.mean(ours.tolist(), [1.0] * 100, names(100))
-    assert found.excludes_zero()
-    assert (found.high - found.low) < 0.05 * (alone.high - alone.low)
 
 
 def test_clusters_are_resampled_whole() -> None:
@@ -94,14 +68,6 @@ def test_bits_per_byte_is_a_ratio_of_sums() -> None:
     assert found.high == pytest.approx(interval.high, abs=0.05 * (interval.high - interval.low))
 
 
-def test_a_weighted_difference_is_the_difference_of_the_weighted_means() -> None:
-    rng = np.random.default_rng(6)
-    ours, theirs, weights = rng.random(40).tolist(), rng.random(40).tolist(), rng.integers(1, 900, 40).tolist()
-    found = statistics.paired_difference(ours, theirs, weights, names(40))
-    one, other = (statistics.mean(values, weights, names(40)).value for values in (ours, theirs))
-    assert found.value == pytest.approx(one - other)
-
-
 @pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.088), (1.0, 0.912, 1.0)])
 def test_all_wrong_and_all_right_have_wilsons_interval(value: float, low: float, high: float) -> None:
     """0 of 40: the upper end is z^2 / (n + z^2)."""
@@ -116,47 +82,9 @@ def test_wilson_counts_clusters_not_items() -> None:
     assert few.high == pytest.approx(1.959964**2 / (4 + 1.959964**2), rel=1e-4)
 
 
-def test_equal_runs_differ_by_exactly_nothing() -> None:
-    values = np.random.default_rng(7).random(30).tolist()
-    found = statistics.paired_difference(values, values, [1.0] * 30, names(30))
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert not found.excludes_zero()
-
-
 def test_scores_that_are_all_equal_give_an_interval_of_no_width() -> None:
     found = statistics.mean([0.3] * 12, [2.0] * 12, names(12))
     assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.3, 0.3))
-
-
-def test_one_item_that_differs_does_not_exclude_zero() -> None:
-    theirs = [0.0] * 200
-    ours = [1.0] + [0.0] * 199
-    found = statistics.paired_difference(ours, theirs, [1.0] * 200, names(200))
-    assert found.value == pytest.approx(0.005)
-    assert not found.excludes_zero()
-
-
-def test_one_cluster_alone_proves_nothing() -> None:
-    """Two pieces of one document, both better: how another document would have come out is not known."""
-    found = statistics.paired_difference([0.8, 0.9], [1.0, 1.0], [10.0, 20.0], ["document", "document"])
-    assert (found.low, found.high) == (-math.inf, math.inf)
-    assert not found.excludes_zero()
-
-
-def test_the_order_of_items_changes_nothing() -> None:
-    rng = np.random.default_rng(8)
-    size = 60
-    ours, theirs, weights = rng.random(size), rng.random(size), rng.integers(1, 99, size).astype(float)
-    clusters = np.array([f"c{at % 17}" for at in range(size)])
-    order = rng.permutation(size)
-    one = statistics.paired_difference(ours.tolist(), theirs.tolist(), weights.tolist(), clusters.tolist())
-    other = statistics.paired_difference(
-        ours[order].tolist(), theirs[order].tolist(), weights[order].tolist(), clusters[order].tolist()
-    )
-    assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high), rel=1e-9)
-    alone = statistics.mean(ours.tolist(), weights.tolist(), clusters.tolist())
-    again = statistics.mean(ours[order].tolist(), weights[order].tolist(), clusters[order].tolist())
-    assert (again.value, again.low, again.high) == pytest.approx((alone.value, alone.low, alone.high), rel=1e-9)
 
 
 def test_the_same_scores_give_the_same_interval_every_time() -> None:
@@ -164,116 +92,144 @@ def test_the_same_scores_give_the_same_interval_every_time() -> None:
     assert statistics.mean(values, [1.0] * 50, names(50)) == statistics.mean(values, [1.0] * 50, names(50))
 
 
-@pytest.mark.parametrize("kind", ["normal", "clustered", "graded"])
-def test_ninety_five_of_a_hundred_intervals_hold_the_truth(kind: str) -> None:
-    """300 simulated comparisons with a known difference."""
-    rng = np.random.default_rng(20_261_122)
-    covered, runs = 0, 300
-    for _ in range(runs):
-        if kind == "normal":
-            truth, clusters = 0.1, names(60)
-            theirs = rng.normal(size=60)
-            ours = theirs + truth + rng.normal(size=60)
-        elif kind == "clustered":
-            truth, clusters = 0.1, [f"{at // 4:03d}" for at in range(240)]
-            theirs = rng.normal(size=240)
-            ours = theirs + truth + np.repeat(rng.normal(size=60), 4) + 0.3 * rng.normal(size=240)
-        else:  # right or wrong, with items of unequal difficulty
-            truth, clusters = 0.1, names(200)
-            easy = rng.uniform(0.2, 0.8, size=200)
-            theirs = (rng.random(200) < easy).astype(float)
-            ours = (rng.random(200) < easy + truth).astype(float)
-        ones = [1.0] * len(clusters)
-        found = statistics.paired_difference(ours.tolist(), theirs.tolist(), ones, clusters, resamples=999)
-        covered += found.low <= truth <= found.high
-    assert 0.91 <= covered / runs <= 0.98
+def test_the_order_of_items_changes_no_mean() -> None:
+    rng = np.random.default_rng(8)
+    size = 60
+    values, weights = rng.random(size), rng.integers(1, 99, size).astype(float)
+    clusters = np.array([f"c{at % 17}" for at in range(size)])
+    order = rng.permutation(size)
+    alone = statistics.mean(values.tolist(), weights.tolist(), clusters.tolist())
+    again = statistics.mean(values[order].tolist(), weights[order].tolist(), clusters[order].tolist())
+    assert (again.value, again.low, again.high) == pytest.approx((alone.value, alone.low, alone.high), rel=1e-9)
 
 
-def scored_run(root: Path, name: str, rows: list[dict[str, Any]], **more: Any) -> Run:
-    """A run directory with scores of one task, as the worker leaves them."""
-    run = Run(root / name)
-    write_rows(run.items("suite"), rows)
-    values = [row["value"] for row in rows]
-    estimate = statistics.mean(values, [row["weight"] for row in rows], [row["cluster"] for row in rows])
-    results = {
-        "fingerprint": "f" * 64, "metric_version": 1, "templates": {"facts": "t"}, "conditions": {"dtype": "fp32"},
-        "tasks": {"facts": {"metric": "exact_match", "higher_is_better": True, **estimate.as_words()}},
-    }  # fmt: skip
-    run.results("suite").write_text(json.dumps(results | more))
-    (run.path / "resolved.json").write_text("{}")
-    return run
+# --- resamples shared by all columns ---------------------------------------------------------------------------------
 
 
-def item_rows(values: list[float]) -> list[dict[str, Any]]:
-    return [
-        {"task": "facts", "id": f"i{at}", "cluster": f"c{at // 2}", "value": value, "weight": 1.0, "state": "ok"}
-        for at, value in enumerate(values)
-    ]
+def test_bca_ends_of_skewed_ratios_are_scipys() -> None:
+    rng = np.random.default_rng(10)
+    sizes = rng.integers(1, 9, size=70).astype(float)
+    sums = sizes * rng.lognormal(sigma=1.2, size=70)
+    draws = statistics.resampled_ratios(sums[:, None], sizes, 40_000)[:, 0]
+    low, high = statistics.bca_ends(draws, sums, sizes, np.array([0.025, 0.975]))
+
+    def ratio(above: Any, below: Any, axis: int = -1) -> Any:
+        return above.sum(axis=axis) / below.sum(axis=axis)
+
+    found = stats.bootstrap((sums, sizes), ratio, paired=True, n_resamples=40_000, rng=np.random.default_rng(11))
+    oracle = found.confidence_interval
+    width = oracle.high - oracle.low
+    assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.02 * width)
+    plain = np.quantile(draws, [0.025, 0.975])
+    assert high - plain[1] > 0.04 * width  # the correction for skewness is not lost in that tolerance
 
 
-ONE = [float(at % 2) for at in range(40)]
-TWO = [float(at % 4 > 0) for at in range(40)]
+def test_the_draws_of_a_difference_are_the_difference_of_the_draws() -> None:
+    rng = np.random.default_rng(12)
+    sums, sizes = rng.normal(size=(40, 2)), rng.integers(1, 5, size=40).astype(float)
+    both = statistics.resampled_ratios(sums, sizes, 500)
+    apart = statistics.resampled_ratios((sums[:, 0] - sums[:, 1])[:, None], sizes, 500)
+    assert both[:, 0] - both[:, 1] == pytest.approx(apart[:, 0], abs=1e-12)
 
 
-def test_compare_pairs_items_by_id_in_whatever_order_they_stand(tmp_path: Path) -> None:
-    first = scored_run(tmp_path, "first", item_rows(ONE))
-    second = scored_run(tmp_path, "second", list(reversed(item_rows(TWO))))
-    suite, tables = table.compare([first, second])
-    cell = tables[0].cells[1]
-    expected = statistics.paired_difference(TWO, ONE, [1.0] * 40, [f"c{at // 2}" for at in range(40)])
-    assert suite == "suite"
-    assert cell.difference is not None
-    assert (cell.difference.value, cell.difference.low, cell.difference.high) == pytest.approx(
-        (expected.value, expected.low, expected.high)
+def test_resamples_of_many_clusters_are_made_in_pieces_of_one_size() -> None:
+    clusters = 2 * statistics._CELLS // 1_000
+    values = np.random.default_rng(13).normal(size=(clusters, 1))
+    draws = statistics.resampled_ratios(values, np.ones(clusters), 1_201)
+    assert draws.shape == (1_201, 1)
+    assert draws.std() == pytest.approx(values.std() / math.sqrt(clusters), rel=0.1)
+    assert len(set(draws[:, 0])) == 1_201
+    flipped = statistics.sign_flipped_sums(values, 1_201)
+    assert flipped.shape == (1_201, 1)
+    assert flipped[0, 0] == pytest.approx(values.sum())
+    assert len(set(flipped[:, 0])) == 1_201
+
+
+def sign_flip(values: Any, resamples: int) -> float:
+    found = np.asarray(values, dtype=float)
+    return statistics.sign_flip_p(statistics.sign_flipped_sums(found[:, None], resamples)[:, 0], np.abs(found).sum())
+
+
+def test_fishers_permutation_of_darwins_maize() -> None:
+    """Heights of 15 pairs in eighths of an inch; 1,726 of 32,768 flips are as large (Fisher 1935, section 21)."""
+    maize = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    assert sign_flip(maize, 2**15) == 1726 / 32768
+    assert sign_flip(maize, 10_000) == pytest.approx(1726 / 32768, abs=0.01)
+
+
+def test_flipping_signs_is_scipys_permutation_test() -> None:
+    rng = np.random.default_rng(14)
+    ours, theirs = rng.integers(0, 4, size=(2, 12)).astype(float)
+
+    def difference(one: Any, other: Any, axis: int = -1) -> Any:
+        return (one - other).mean(axis=axis)
+
+    oracle = stats.permutation_test(
+        (ours, theirs), difference, permutation_type="samples", vectorized=True, n_resamples=np.inf
     )
-    assert tables[0].cells[0].difference is None
+    assert sign_flip(ours - theirs, 5_000) == pytest.approx(oracle.pvalue)
 
 
-def changed(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    return {
-        "one item less": rows[:-1],
-        "one item more": [*rows, {**rows[-1], "id": "i999"}],
-        "another item": [*rows[:-1], {**rows[-1], "id": "i999"}],
-        "an item twice": [*rows[:-1], rows[0]],
-        "no item": [],
-    }
-
-
-@pytest.mark.parametrize("change", changed(item_rows(ONE)))
-@pytest.mark.parametrize("damaged", [0, 1])
-def test_compare_refuses_item_files_whose_ids_changed(
-    workbench: Callable[..., Outcome], tmp_path: Path, change: str, damaged: int
-) -> None:
-    runs = [scored_run(tmp_path / "runs", name, item_rows(values)) for name, values in (("a", ONE), ("b", TWO))]
-    write_rows(runs[damaged].items("suite"), changed(item_rows(ONE))[change])
-    with pytest.raises(ComparisonRefusedError, match="different items"):
-        table.compare(runs)
-    outcome = workbench("compare", "a", "b")
-    assert outcome.status == 3
-    assert "damaged" in outcome.output
+def test_a_permutation_test_of_random_flips_is_never_certain() -> None:
+    assert sign_flip(np.ones(50), 1_000) == 1 / 1_000
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"fingerprint": "e" * 64}, "items or the task settings"),
-        ({"metric_version": 2}, "different definitions"),
-        ({"templates": {"facts": "u"}}, "different templates"),
-        ({"conditions": {"dtype": "bf16"}}, "different conditions"),
-    ],
+    ("only_ours", "only_theirs", "mid", "exact"),
+    [(7, 1, 0.0391, 0.0703), (16, 6, 0.0347, 0.0525), (0, 0, 1.0, 1.0), (3, 3, 1.0, 1.0)],
 )
-def test_compare_refuses_scores_made_under_different_terms(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    runs = [scored_run(tmp_path, "a", item_rows(ONE)), scored_run(tmp_path, "b", item_rows(TWO), **change)]
-    for order in itertools.permutations(runs):
-        with pytest.raises(ComparisonRefusedError, match=words):
-            table.compare(list(order))
+def test_mcnemar_of_published_tables(only_ours: int, only_theirs: int, mid: float, exact: float) -> None:
+    """The first two: Fagerland, Lydersen & Laake (2013), tables 1 and 2 (airway response; complete response)."""
+    assert statistics.mcnemar_p(only_ours, only_theirs) == pytest.approx((mid, exact), abs=5e-5)
+    assert statistics.mcnemar_p(only_theirs, only_ours) == statistics.mcnemar_p(only_ours, only_theirs)
 
 
-def test_compare_says_what_to_do_where_a_run_was_not_scored(tmp_path: Path) -> None:
-    first = scored_run(tmp_path, "first", item_rows(ONE))
-    bare = Run(tmp_path / "bare")
-    bare.path.mkdir()
-    with pytest.raises(ComparisonRefusedError, match="workbench eval bare --suite suite"):
-        table.compare([first, bare], "suite")
-    with pytest.raises(ComparisonRefusedError, match="no suite that all"):
-        table.compare([first, bare])
+def test_mcnemars_exact_p_is_statsmodels() -> None:
+    """Approval of a president in two surveys (Agresti 1990, section 10.1)."""
+    oracle = mcnemar([[794, 86], [150, 570]], exact=True).pvalue
+    assert statistics.mcnemar_p(150, 86)[1] == pytest.approx(oracle)
+
+
+def test_the_variance_of_a_mean_is_the_cluster_robust_one_of_least_squares() -> None:
+    rng = np.random.default_rng(15)
+    groups = rng.integers(0, 30, size=200)
+    values = rng.normal(size=30)[groups] + rng.normal(size=200)
+    fit = OLS(values, np.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    sums, sizes = np.bincount(groups, values), np.bincount(groups).astype(float)
+    assert math.sqrt(statistics.ratio_variance(sums, sizes)) == pytest.approx(float(fit.bse[0]))
+
+
+def test_satterthwaites_degrees_are_welchs() -> None:
+    rng = np.random.default_rng(16)
+    one, other = rng.normal(size=7), 4 * rng.normal(size=12)
+    parts = [one.var(ddof=1) / 7, other.var(ddof=1) / 12]
+    oracle = stats.ttest_ind(one, other, equal_var=False).df
+    assert statistics.satterthwaite(sum(parts), parts, [6, 11]) == pytest.approx(oracle)
+    assert statistics.satterthwaite(3.0, [1.0, 2.0], [8, 0]) == pytest.approx(9.0 * 8)
+    assert statistics.satterthwaite(0.0, [0.0], [8]) == math.inf
+
+
+def test_seeds_are_told_from_item_noise() -> None:
+    """400 arms of 4 seeds whose means have standard deviation 0.2, each item with noise of its own besides."""
+    rng = np.random.default_rng(17)
+    spreads = [
+        statistics.seed_spread(0.2 * rng.normal(size=(4, 1)) + rng.normal(size=(4, 50)), np.ones(50))
+        for _ in range(400)
+    ]
+    together = statistics.pooled(spreads)
+    assert together.degrees == 1_200
+    assert together.noise == pytest.approx(1 / 50, rel=0.03)
+    assert together.variance == pytest.approx(0.04, rel=0.12)
+    assert statistics.seed_spread(np.ones((1, 50)), np.ones(50)).degrees == 0
+    assert statistics.pooled([]).variance == 0
+
+
+def test_an_arm_that_scatters_as_the_others_do_is_told_apart_once_in_a_hundred_times() -> None:
+    rng = np.random.default_rng(18)
+    other = statistics.SeedSpread(1.0, 0.0, 20)
+    drawn = [statistics.SeedSpread(square / 2, 0.0, 2) for square in rng.chisquare(2, size=4_000)]
+    estimated = [statistics.SeedSpread(square / 20, 0.0, 20) for square in rng.chisquare(20, size=4_000)]
+    told = [statistics.scatters_more(one, [rest]) for one, rest in zip(drawn, estimated, strict=True)]
+    assert 0.005 < np.mean(told) < 0.015
+    assert statistics.scatters_more(statistics.SeedSpread(9.0, 0.0, 2), [other])
+    assert not statistics.scatters_more(statistics.SeedSpread(9.0, 0.0, 0), [other])

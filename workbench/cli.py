@@ -24,6 +24,9 @@ Overrides = Annotated[
 ]
 Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name (or its beginning), or its directory.")]
+Confounds = Annotated[
+    bool, typer.Option("--allow-confounds", help="Show numbers although runs differ in more than is declared, marked.")
+]
 _RUNS = Path("runs")
 
 
@@ -108,17 +111,38 @@ def show(run: RunName, runs: Root = _RUNS) -> None:
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, or the name of a shipped one.")],
+    set_: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only list the runs, with their cost.")] = False,
+    allow_confounds: Confounds = False,
+    runs: Root = _RUNS,
+) -> None:
+    """Train and score every arm over every seed, and say which is better; the same command goes on after a stop."""
+    from workbench.verbs import study as verb
+
+    verb.study(file, set_ or [], plan, allow_confounds, runs)
+
+
+@app.command()
 def compare(
     names: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="The first is what the others are held against.")
     ],
     suite: Annotated[str | None, typer.Option(help="Which suite; by default one that all were scored on.")] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="FIELD", help="What is meant to differ: --vary method,base.init"),
+    ] = None,
+    allow_confounds: Confounds = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report and verdict.json go.")] = None,
     runs: Root = _RUNS,
 ) -> None:
-    """Put finished runs side by side, with a paired 95 % interval of each difference."""
+    """Put finished runs side by side: paired differences, intervals, and a word for each. Runs of one recipe with
+    several seeds are one arm."""
     from workbench.verbs import compare as verb
 
-    verb.compare(names, suite, runs)
+    verb.compare(names, suite, vary or [], allow_confounds, runs, out)
 
 
 @app.command(name="eval")

@@ -4,57 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.table import Table
-
-from workbench.compare.statistics import Estimate
-from workbench.compare.table import TaskTable
-from workbench.compare.table import compare as compare_runs
+from workbench import documents, files, fingerprint
+from workbench.compare import verdict
+from workbench.compare.fields import KNOWN, is_known
+from workbench.compare.publish import publish
+from workbench.compare.question import Question
+from workbench.compare.scores import Scored
+from workbench.errors import ComparisonRefusedError, Problem, RunError
+from workbench.recipe.identity import identity_hash
 from workbench.runs import create
 from workbench.runs.run import Run
-from workbench.verbs import terminal
-from workbench.visible import markup
+from workbench.verbs import judgement, terminal
 
 
-def compare(names: Sequence[str], suite: str | None, root: Path) -> None:
-    """Print one table a task."""
+def compare(
+    names: Sequence[str],
+    suite: str | None,
+    vary: Sequence[str],
+    allow_confounds: bool,
+    root: Path,
+    out: Path | None,
+) -> None:
+    """Judge the runs and print the verdict; runs of one recipe with several seeds are one arm."""
+    vary = [field.strip() for one in vary for field in one.split(",")]
+    _refuse_unknown(vary)
     chosen = [create.named_run(root, name) for name in names]
-    suite, tables = compare_runs(chosen, suite)
-    screen = terminal.console()
-    for one in tables:
-        screen.print(_table(suite, one, chosen))
-        screen.print()
-    screen.print(
-        "95 % intervals: BCa bootstrap over clusters of items. One seed each: suggestive at most.", style="dim"
+    suite = suite or _common_suite(chosen)
+    _refuse_unscored(chosen, suite)
+    arms = _arms(chosen)
+    reference = next(iter(arms))
+    question = Question(
+        name=" against ".join([*list(arms)[1:], reference]),
+        kind="comparison",
+        question=f"How do they compare with {reference}?",
+        suite=suite,
+        vary=vary,
+        reference=reference,
+        contrasts=[(name, reference) for name in list(arms)[1:]],
+        allow_confounds=allow_confounds,
     )
+    made = verdict.judge(question, {name: [Scored(run, suite) for run in found] for name, found in arms.items()})
+    identity = fingerprint.of_value([suite, {name: [run.name for run in runs] for name, runs in arms.items()}])
+    folder = out or root / "comparisons" / identity[:10]
+    judgement.show(terminal.console(), made.verdict, publish(made, folder))
 
 
-def _table(suite: str, one: TaskTable, runs: Sequence[Run]) -> Table:
-    names = [markup(name) for name in terminal.labels(runs)]
-    better = "higher" if one.higher_is_better else "lower"
-    items = one.cells[0].score
-    counted = f"{items.items} items in {items.clusters} clusters"
-    table = Table(
-        title=f"[bold]{markup(suite)} / {markup(one.task)}[/bold]  {one.metric}, {better} is better, {counted}",
-        title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0),
-    )  # fmt: skip
-    table.add_column("run", no_wrap=True, min_width=max(map(len, names)))  # never cut: other verbs take it
-    table.add_column("score", justify="right")
-    table.add_column("95 % interval", no_wrap=True)
-    if len(runs) > 1:
-        table.add_column(f"minus {names[0]}", justify="right")
-        table.add_column("95 % interval", no_wrap=True)
-        table.add_column("")
-    for name, cell in zip(names, one.cells, strict=True):
-        row = [name, f"{cell.score.value:.4f}", terminal.interval(cell.score.low, cell.score.high)]
-        if cell.difference is not None:
-            row += [f"{cell.difference.value:+.4f}", terminal.interval(cell.difference.low, cell.difference.high, "+"),
-                    _verdict(cell.difference, one.higher_is_better)]  # fmt: skip
-        table.add_row(*row)
-    return table
+def _refuse_unknown(vary: Sequence[str]) -> None:
+    problems = [
+        Problem(f"--vary {field}", "is no field", documents.did_you_mean(field, KNOWN))
+        for field in vary
+        if not is_known(field)
+    ]
+    if problems:
+        raise RunError(problems)
 
 
-def _verdict(difference: Estimate, higher_is_better: bool) -> str:
-    if not difference.excludes_zero():
-        return "[dim]not resolved[/dim]"
-    return "[green]better[/green]" if (difference.value > 0) == higher_is_better else "[red]worse[/red]"
+def _common_suite(runs: Sequence[Run]) -> str:
+    common = set(runs[0].suites()).intersection(*(run.suites() for run in runs[1:]))
+    if not common:
+        scored = "; ".join(f"{run.name}: {', '.join(run.suites()) or 'nothing'}" for run in runs)
+        raise ComparisonRefusedError(f"no suite that all of them were scored on ({scored})")
+    return min(common)
+
+
+def _refuse_unscored(runs: Sequence[Run], suite: str) -> None:
+    problems = []
+    for run in runs:
+        if not run.is_finished():
+            problems.append(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+        elif not run.results(suite).exists():
+            advice = f"workbench eval {run.name} --suite {suite}"
+            problems.append(Problem(run.name, f"was not scored on {suite}", advice))
+    if problems:
+        raise RunError(problems)
+
+
+def _arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in their seed only are one arm; called by their name, and whole where that is not enough."""
+    families: dict[str, list[Run]] = {}
+    for run in dict.fromkeys(runs):
+        families.setdefault(_but_for_the_seed(files.read_json(run.identity_file)), []).append(run)
+    labels = terminal.labels([found[0] for found in families.values()])
+    return dict(zip(labels, families.values(), strict=True))
+
+
+def _but_for_the_seed(facts: dict[str, Any]) -> str:
+    return identity_hash({key: value for key, value in facts.items() if key != "seed"})

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,10 +16,9 @@ from workbench import files
 from workbench.errors import Problem, RunError
 from workbench.launch import local
 from workbench.recipe import pin, resolve
-from workbench.recipe.identity import identity
 from workbench.recipe.load import load
-from workbench.recipe.resolved import Resolved, ResolvedSuite
 from workbench.runs import create, ledger
+from workbench.runs.planned import planned
 from workbench.runs.run import Run
 from workbench.verbs import terminal
 from workbench.visible import markup
@@ -29,19 +27,17 @@ from workbench.visible import markup
 def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     """Resolve, make or find the run, and bring it to its end."""
     console = terminal.console()
-    resolved = _start_found(resolve.resolve(load(recipe, overrides)), root)
+    resolved = resolve.resolve(load(recipe, overrides))
     if resolved.base.kind == "hub" or resolved.data.card.source.hub:
         console.print("looking up the base and the rows ...", style="dim")
-    resolved, contents = pin.pin(resolved)
-    facts = identity(resolved, contents)
-    _refuse_other_base(resolved, facts)
-    known = create.find(root, resolved, facts)
-    if known and known.is_finished() and _is_scored(known, resolved.suite):
+    wanted = planned(resolved, root)
+    known = wanted.find(root)
+    if known and wanted.is_done(root):
         console.print(f"{markup(known.name)} is finished already; nothing to do")
         _show_result(console, known)
         return
-    older = None if known else create.nearest(root, resolved, facts)
-    run = create.open_run(root, resolved, contents)
+    older = None if known else create.nearest(root, wanted.resolved, wanted.facts)
+    run = wanted.open(root)
     if older:
         console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
     console.print(f"run {markup(str(run.path))}")
@@ -50,38 +46,6 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     if status:
         sys.exit(status)
     _show_result(console, run)
-
-
-def _start_found(resolved: Resolved, root: Path) -> Resolved:
-    """`method.init_from` as the directory of the run that it names."""
-    start = getattr(resolved.recipe.method, "init_from", None)
-    if start is None or Path(start).is_absolute():
-        return resolved
-    method = resolved.recipe.method.model_copy(update={"init_from": str(create.named_run(root, start).path.absolute())})
-    return resolved.model_copy(update={"recipe": resolved.recipe.model_copy(update={"method": method})})
-
-
-def _refuse_other_base(resolved: Resolved, facts: dict[str, Any]) -> None:
-    """Refuse to go on from a run on another base: of the same shape, nothing else would tell."""
-    start = getattr(resolved.recipe.method, "init_from", None)
-    run = Run(Path(start)) if start else None
-    if run is None or not run.identity_file.exists():
-        return
-    if files.read_json(run.identity_file)["base"] != facts["base"]:
-        raise RunError(
-            Problem(
-                "method.init_from", f"{run.name} was trained on another base", "name a run on the recipe's own base"
-            )
-        )
-
-
-def _is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
-    """Whether the run was scored on the suite as it is now (else the worker looks at the items themselves)."""
-    if suite is None:
-        return True
-    return suite.name in run.suites() and files.read_json(run.results(suite.name))["content"] == pin.suite_content(
-        suite
-    )
 
 
 def _show_result(console: Console, run: Run) -> None:

@@ -1,0 +1,24 @@
+"""A judgement into a folder: verdict.json, and report.html beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench import files
+from workbench.compare.report import page
+from workbench.compare.verdict import Judgement
+
+VERDICT, REPORT = "verdict.json", "report.html"
+
+
+def publish(judgement: Judgement, folder: Path) -> Path:
+    """Write both files, each whole or not at all, and return the report's path.
+
+    Raises:
+        RunError: the folder cannot be written to.
+    """
+    verdict: dict[str, Any] = judgement.verdict
+    files.write_json(folder / VERDICT, verdict)
+    files.write_text(folder / REPORT, page.render(verdict, judgement.evidence))
+    return folder / REPORT

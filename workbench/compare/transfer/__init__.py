@@ -1,0 +1,1 @@
+"""How much training from scratch an adapter is worth: figures with their status, never a number without one."""

@@ -1,0 +1,167 @@
+"""study: bring all runs of a study to their end, and judge them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench import files
+from workbench.compare import gate, power, verdict
+from workbench.compare.publish import publish
+from workbench.compare.question import Question
+from workbench.compare.report import words
+from workbench.compare.scores import Scored
+from workbench.errors import ComparisonRefusedError, ExitStatus
+from workbench.study.go import Failure, bring
+from workbench.study.load import load
+from workbench.study.plan import Plan, StudyRun, early_facts, plan
+from workbench.verbs import judgement, terminal
+from workbench.visible import markup
+
+_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
+
+
+def study(file: Path, overrides: Sequence[str], only_plan: bool, allow_confounds: bool, root: Path) -> None:
+    """Train and score what is missing, then judge; or only list the runs with their cost."""
+    console = terminal.console()
+    made = plan(load(file), root, overrides)
+    if not allow_confounds:
+        facts = early_facts(made)
+        declare = "vary: [{}] (nothing was started)"
+        gate.refuse_confounds(gate.check(facts, made.vary), facts, made.vary, declare)
+    _list(console, made)
+    if only_plan:
+        return
+    failures = bring(made, lambda words_: console.print(markup(words_)))
+    runs = {name: found for name, found in _finished(made).items() if found}
+    if len(runs) < 2:
+        raise ComparisonRefusedError("fewer than two arms have a finished run; there is nothing to compare yet")
+    judged = verdict.judge(_question(made, runs, failures, allow_confounds), runs)
+    judgement.show(console, judged.verdict, publish(judged, made.folder))
+    if not judged.verdict["complete"]:
+        sys.exit(ExitStatus.USER)
+
+
+def _finished(made: Plan) -> dict[str, list[Scored]]:
+    """Arm -> its runs that are finished and scored."""
+    runs: dict[str, list[Scored]] = {arm.name: [] for arm in made.loaded.arms}
+    for one in made.runs:
+        run = one.find(made.root)
+        if run is not None and one.planned.is_done(made.root):
+            runs[one.arm].append(Scored(run, one.suite))
+    return runs
+
+
+def _question(
+    made: Plan, runs: Mapping[str, Sequence[Scored]], failures: Sequence[Failure], allow_confounds: bool
+) -> Question:
+    loaded, declared = made.loaded, made.loaded.study
+    reference = loaded.expand(declared.reference)[0] if declared.reference else loaded.arms[0].name
+    ladder = [name for written in declared.ladder for name in loaded.expand(written)]
+    if declared.contrasts is None:
+        contrasts = [(arm.name, reference) for arm in loaded.arms if arm.name not in (reference, *ladder)]
+    else:
+        contrasts = [pair for written in declared.contrasts for pair in loaded.pairs(written)]
+    status = {(one.run.arm, one.run.seed): one.status for one in failures}
+    missing = [
+        {"arm": one.arm, "seed": one.seed, "state": one.state(made.root), "reason": _reason(status, one)}
+        for one in made.runs
+        if not one.planned.is_done(made.root)
+    ]
+    return Question(
+        name=loaded.name,
+        kind="study",
+        question=declared.question,
+        suite=made.suite.name,
+        vary=made.vary,
+        reference=reference,
+        contrasts=contrasts,
+        margins=declared.margins,
+        ladder=[name for name in ladder if name in runs],
+        ladder_task=declared.ladder_task,
+        families={arm.name: arm.family for arm in loaded.arms},
+        missing=missing,
+        allow_confounds=allow_confounds,
+    )
+
+
+def _reason(status: Mapping[tuple[str, int], int], one: StudyRun) -> str:
+    found = status.get((one.arm, one.seed))
+    return (
+        f"It ended with status {found}; see its log." if found is not None else "The same command brings it to its end."
+    )
+
+
+def _list(console: Console, made: Plan) -> None:
+    """The runs of a study: their state, and what they cost (or, by their arm's other seeds, will)."""
+    console.print(f"[bold]{markup(made.loaded.name)}[/bold]  {markup(made.loaded.study.question)}")
+    costs = {id(one): _cost(made, one) for one in made.runs}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("arm", "seed", "state", "compute", "device time", "money", "run"):
+        table.add_column(heading, justify="right" if heading in ("seed", "compute", "device time", "money") else "left")
+    totals = {"training_flops": 0.0, "device_seconds": 0.0, "usd": 0.0}
+    unknown = 0
+    for one in made.runs:
+        state, own = one.state(made.root), costs[id(one)]
+        expected = own or _mean([costs[id(other)] for other in made.runs if other.arm == one.arm])
+        about = "" if own else "about "
+        cells = [
+            f"{about}{write(expected.get(key))}" if expected.get(key) is not None else "-" for key, write in _SHOWN
+        ]
+        run = one.find(made.root)
+        coloured = f"[{_COLOURS[state]}]{state}[/]" if state in _COLOURS else state
+        seed = str(one.seed) if one.planned.facts["seed"] == one.seed and one.planned.resolved.trains else "-"
+        table.add_row(markup(one.arm), seed, coloured, *cells, markup(run.name) if run else "-")
+        if own is None and one.planned.resolved.trains:
+            unknown += not expected
+            for key in totals:
+                totals[key] += expected.get(key) or 0.0
+    console.print(table)
+    missing = [one for one in made.runs if not one.planned.is_done(made.root)]
+    if missing:
+        spent = f"about {words.seconds(totals['device_seconds'])} of training" if totals["device_seconds"] else ""
+        more = f"{unknown} of them by arms of which no run has finished yet" if unknown else ""
+        said = "; ".join(text for text in (spent, more) if text)
+        console.print(f"{len(missing)} of {len(made.runs)} runs to do{f': {said}' if said else ''}", style="dim")
+    _foretell(console, made)
+
+
+_SHOWN = (("training_flops", words.flops), ("device_seconds", words.seconds), ("usd", words.usd))
+
+
+def _cost(made: Plan, one: StudyRun) -> dict[str, Any] | None:
+    run = one.find(made.root)
+    if run is None or not run.is_finished():
+        return None
+    return dict(files.read_json(run.cost))
+
+
+def _mean(costs: Sequence[dict[str, Any] | None]) -> dict[str, float]:
+    known = [cost for cost in costs if cost]
+    return {
+        key: sum(cost[key] for cost in known) / len(known)
+        for key, _ in _SHOWN
+        if known and all(cost.get(key) is not None for cost in known)
+    }
+
+
+def _foretell(console: Console, made: Plan) -> None:
+    """The smallest difference that this suite and these seeds can resolve, where the suite's size is known."""
+    scored = [run for one in made.runs if (run := one.find(made.root)) and run.results(made.suite.name).exists()]
+    if not scored:
+        return
+    seeds = len(made.loaded.study.seeds)
+    for task, facts in files.read_json(scored[0].results(made.suite.name))["tasks"].items():
+        smallest = power.smallest_difference(power.prior(facts["clusters"], facts["metric"], seeds))
+        margin = Question("", "", "", "", (), "", (), made.loaded.study.margins).margin(task, facts["metric"])
+        said = f"{task}: can resolve {words.score(smallest, facts['metric'])} {words.difference_unit(facts['metric'])}"
+        if smallest > margin:
+            said += (
+                f", more than the margin of {words.score(margin, facts['metric'])}: expect `inconclusive` below that"
+            )
+        console.print(said, style="dim")
