@@ -282,7 +282,8 @@ def score(
     task, asked = loaded[0].task, loaded[0].items
     made = [
         {"task": task.id, "id": item.id, "cluster": item.cluster, "value": values[at % len(values)], "weight": 1.0,
-         "state": "ok", "question": item.question, "expected": item.expected, "answer": item.expected, "output": ""}
+         "state": "ok", "tokens": 8, "question": item.question, "expected": item.expected,
+         "answer": item.expected, "output": ""}
         for at, item in enumerate(asked)
     ]  # fmt: skip
     estimate = statistics.mean([row["value"] for row in made], [1.0] * len(made), [row["cluster"] for row in made])
@@ -303,7 +304,7 @@ def score(
         },
         "evaluation": resolved.recipe.evaluation.model_dump(mode="json", include={"batch_size", "fewshot"}),
         "tasks": {task.id: {"metric": task.primary, "role": task.role, "higher_is_better": True, **estimate.as_words(),
-                            "states": {"ok": len(made)}}},
+                            "longest_tokens": 8, "states": {"ok": len(made)}}},
         "evaluation_seconds": 0.5, "content": pin.suite_content(found),
     }  # fmt: skip
     files.write_jsonl(run.items(found.name), made)

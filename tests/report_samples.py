@@ -122,6 +122,7 @@ def _contrasts(confounded: bool) -> list[dict[str, Any]]:
                 "suggestive": arm == HOSTILE, "smallest_resolvable": half * 1.4,
                 "items_needed": 2000 if word == "inconclusive" else None,
                 "seeds_needed": 5 if word == "inconclusive" else None, "confounded": confounded and arm == "full",
+                "at_bound": "floor" if {arm, against} == {"base", "scratch"} and task == "facts" else None,
             })  # fmt: skip
     return found
 
@@ -134,6 +135,8 @@ def _gate(confounded: bool) -> dict[str, Any]:
             {"field": "method.name", "values": {"lora": ["lora", "lora-again"], "dora": ["dora"], "full": ["full"]},
              "because": "varied"},
             {"field": "base.init", "values": {"pretrained": trained[:-1], "random": ["scratch"]}, "because": "varied"},
+            {"field": "data.order", "values": {"5f2c": trained, "91ae": trained}, "because": "follows from seed"},
+            {"field": "budget.tokens", "values": {"310000": trained, "310422": trained}, "because": "follows from seed"},
         ],
         "harmless": [
             {"field": "host", "values": {"node-1": trained[:3], "node-2": trained[3:]}, "because": "a name only"}
@@ -180,8 +183,9 @@ def _transfer() -> dict[str, Any]:
     return {
         "task": "heldout", "kind": "task-only", "unit": "text_bytes", "rungs": rungs,
         "arms": [arm(HOSTILE, "interpolated"), arm("lora", "interpolated"), arm("full", "right-censored")],
-        "crossover": {"value": 2.4e7, "low": 1.2e7, "high": None, "status": "extrapolated",
-                      "words": "at about 24 MB of text, which is beyond the ladder"},
+        "suggestive": False,
+        "crossover": {"lora": {"value": 2.4e7, "low": 1.2e7, "high": None, "status": "extrapolated", "factor": 2.0,
+                               "words": "at about 24 MB of text, which is beyond the ladder"}},
     }  # fmt: skip
 
 

@@ -116,7 +116,7 @@ print(json.dumps(found))
 def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
-    one, two = desk.finished(name="one"), desk.finished("seed=1", name="two")
+    one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data")
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
@@ -127,7 +127,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
         (["bases", "qwen"], 0),
         (["runs"], 0),
         (["show", one.name], 0),
-        (["compare", one.name, two.name], 0),
+        (["compare", one.name, two.name, "--vary", "method.rank"], 0),
         (["runs", "rm", one.name], 0),
         (["runs", "prune"], 0),
     ]

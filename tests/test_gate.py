@@ -851,3 +851,18 @@ def test_more_solved_examples_can_be_declared_but_other_questions_never(desk: De
     edit(two.results("sums"), "questions_fingerprint", to="others")
     found = held(["method.rank", "evaluation.fewshot"], one=one, two=two)
     assert named(found.confounds) == {"scoring.questions_fingerprint"}
+
+
+def test_positions_that_a_fresh_model_never_saw_are_a_confound(desk: Desk) -> None:
+    """Rows cut short leave most of the context untrained; scored there, random weights only look worse."""
+    tuned = desk.finished(name="tuned")
+    scratch = desk.finished("base.init=random", "method=full", name="scratch")
+    vary = ["base.init", "method"]
+    assert named(held(vary, tuned=tuned, scratch=scratch).confounds) == set()
+    longest = files.read_json(scratch.data)["longest_tokens"]
+    for run in (tuned, scratch):
+        edit(run.results("sums"), "tasks", "sums", "longest_tokens", to=longest + 320)
+    found = held(vary, tuned=tuned, scratch=scratch).confounds
+    assert [(one.field, one.values) for one in found] == [
+        ("scoring.positions_never_trained", {"0": ["tuned"], "320": ["scratch"]})
+    ]

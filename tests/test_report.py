@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ import pytest
 from report_samples import ARMS, HOSTILE, sample_evidence, sample_verdict
 
 from workbench.compare.report import words
-from workbench.compare.report.drawing import spread
+from workbench.compare.report.curves import quantity
+from workbench.compare.report.drawing import log_ticks, spread
 from workbench.compare.report.page import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -236,6 +239,66 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
     assert spread([98.0, 99.0], 12, 100) == [88.0, 100.0]
 
 
+@pytest.mark.parametrize(
+    ("cost", "low", "high", "labels"),
+    [
+        ("training_flops", 11.6e9, 28.8e9, ["15 GFLOP", "20 GFLOP"]),
+        ("device_seconds", 24.0, 49.0, ["30 s", "40 s"]),
+        ("device_seconds", 150.0, 900.0, ["5 min", "10 min"]),
+        ("peak_memory_bytes", 1.9e8, 5.2e8, ["200 MB", "300 MB", "400 MB"]),
+        ("trainable_parameters", 1.2e4, 3.1e6, ["100 k", "1 M"]),
+    ],
+)
+def test_ticks_of_a_cost_are_round(cost: str, low: float, high: float, labels: list[str]) -> None:
+    shown = quantity(cost)
+    assert [shown.show(tick) for tick in log_ticks(low, high, 196, shown.show, shown.units)] == labels
+
+
+@pytest.mark.parametrize("cost", ["training_flops", "device_seconds", "trainable_parameters", "usd"])
+@pytest.mark.parametrize("ratio", [2.0, 2.5, 3.3, 4.7, 8.0, 13.0, 60.0, 900.0, 1e5, 1e8])
+def test_an_axis_has_two_to_four_labels_that_keep_apart(cost: str, ratio: float) -> None:
+    shown = quantity(cost)
+    for start in (1.03, 1.4, 2.2, 3.7, 4.9, 6.3, 8.8):
+        low = start * 10
+        ticks = log_ticks(low, low * ratio, 196, shown.show, shown.units)
+        assert 2 <= len(ticks) <= 4, (low, ticks)
+        edges = [
+            (196 * math.log(tick / low) / math.log(ratio), 3.3 * len(shown.show(tick))) for tick in ticks
+        ]  # fmt: skip
+        for (place, half), (next_place, next_half) in itertools.pairwise(edges):
+            assert next_place - next_half - place - half > 8
+
+
+def test_what_the_fronts_take_for_equal_is_said(page_text: str) -> None:
+    assert "count as no higher up to 5 % above the other" in page_text
+    assert "There is no front for" not in page_text
+
+
+@pytest.mark.parametrize("fronts", [{}, {"training_flops": {"task": "facts", "front": ["lora"], "off": {}}}])
+def test_fronts_that_differing_machines_forbid_are_said_to_be_left_out(fronts: dict[str, Any]) -> None:
+    page = render(sample_verdict() | {"measured_under": ["machine.gpu", "machine.clocks"], "pareto": fronts}, {})
+    said = "There is no front for device time, energy, money and peak memory: they were measured under differing "
+    assert f"{said}machine.gpu, machine.clocks" in page
+
+
+def test_what_follows_from_the_seed_is_put_away(page_text: str) -> None:
+    before, inside = page_text.split("What follows from the seed")
+    assert "<code>data.order</code>" in inside and "<code>data.order</code>" not in before
+    assert "<code>method.name</code>" in before and before.endswith("<details><summary>")
+
+
+@pytest.mark.parametrize(("length", "is_long"), [(220, False), (221, True)])
+def test_a_long_headline_is_set_smaller_and_whole(length: int, is_long: bool) -> None:
+    page = render(sample_verdict() | {"sentence": "x" * length}, {})
+    assert ('<p class="sentence long">' in page) is is_long
+    assert page.count("x" * length) == 1
+
+
+def test_a_difference_at_the_floor_is_marked(page_text: str) -> None:
+    assert page_text.count("both at the floor</span>") == 1
+    assert "both at the ceiling" not in page_text
+
+
 # --- the browser -----------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +460,15 @@ def test_a_command_can_be_copied(browser: Any, report: Path) -> None:
     context.close()
 
 
+OVERPRINTED = """() => [...document.querySelectorAll("svg.plot")].filter(e => e.checkVisibility()).flatMap(plot => {
+  const texts = [...plot.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+  return texts.flatMap(([one, a], at) => texts.slice(at + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4).map(([other]) => [one, other]));
+})"""
+"""Pairs of texts in one plot that lie over each other."""
+
+
 @pytest.mark.parametrize("width", [390, 768])
 def test_nothing_overflows_a_narrow_page(browser: Any, report: Path, width: int) -> None:
     opened = look(browser, report, viewport={"width": width, "height": 844})
@@ -410,6 +482,14 @@ def test_nothing_overflows_a_narrow_page(browser: Any, report: Path, width: int)
     sizes = opened.page.evaluate("""() => [...document.querySelectorAll("svg.plot")].filter(e => e.checkVisibility())
       .flatMap(plot => [...plot.querySelectorAll("text")].map(text => text.getBoundingClientRect().height))""")
     assert min(sizes) > 8  # readable
+    covered = opened.page.evaluate(OVERPRINTED)
+    assert covered == []
+    for at in range(2):  # quality and cost of every arm
+        box = opened.page.locator("section#arms .scroll").nth(at)
+        wider = box.evaluate("e => e.scrollWidth > e.clientWidth")
+        cue = box.locator("caption > span").evaluate("e => getComputedStyle(e, '::after').content")
+        assert wider == ("Scroll sideways" in cue)
+    assert wider
     opened.page.close()
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from workbench.compare.contrasts import Contrast, TaskScores
+from workbench.compare.contrasts import TaskScores
 from workbench.compare.families import holm, word
+from workbench.compare.outcomes import Contrast
 from workbench.compare.power import Design, power_of, smallest_difference
 from workbench.compare.statistics import Array
 

@@ -206,7 +206,7 @@ BAD = [
     Bad("recipe not there", ("weigh.yaml:", "arms.lora.recipe", "no recipe smal.yaml"),
         {"arms": {"base": BASE, "lora": "smal.yaml"}}),
     Bad("recipe is a folder", ("arms.lora.recipe", "no recipe suites"), {"arms": {"base": BASE, "lora": "suites"}}),
-    Bad("recipe is the study", ("arms: unknown field",), {"arms": {"base": BASE, "lora": "weigh.yaml"}}),
+    Bad("recipe is the study", ("is a study, not a recipe",), {"arms": {"base": BASE, "lora": "weigh.yaml"}}),
     Bad("recipe that is wrong", ("wrong.yaml:1", "not YAML"), {"arms": {"base": BASE, "lora": "wrong.yaml"}}),
     Bad("typo inside set", ("weigh.yaml:", "arms.more.set.method.rnk", "did you mean 'rank'"),
         with_arm(set={"method.rnk": 8})),

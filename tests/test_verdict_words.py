@@ -9,8 +9,9 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from workbench.compare.contrasts import Contrast, TaskScores
+from workbench.compare.contrasts import TaskScores
 from workbench.compare.families import benjamini_hochberg, holm, tiers, word
+from workbench.compare.outcomes import Contrast
 
 THROMBOLYSIS = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528,
                 0.7590, 1.0000]  # fmt: skip

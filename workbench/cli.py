@@ -64,8 +64,8 @@ def check(recipe: RecipePath, set_: Overrides = None) -> None:
 
 
 @app.command()
-def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, or recipe.")]) -> None:
-    """Say what a field of a recipe means, its default and what it may be."""
+def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, recipe, or study.")]) -> None:
+    """Say what a field of a recipe (or a study) means, its default and what it may be."""
     from workbench.verbs import explain as verb
 
     verb.explain(field)

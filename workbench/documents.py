@@ -254,6 +254,11 @@ def _words(item: dict[str, Any], trail: Trail, owner: type[BaseModel] | None) ->
         return f"found {shown(value)}", "a section with fields is needed"
     if kind == "value_error":
         return str(context["error"]), ""
+    if kind == "string_pattern_mismatch":
+        return f"found {shown(value)}", f"does not fit the pattern {context['pattern']}"
+    if kind in ("too_short", "too_long"):
+        limit = context.get("min_length", context.get("max_length"))
+        return f"found {shown(value)}", f"{'at least' if kind == 'too_short' else 'at most'} {limit} are needed"
     return f"found {shown(value)}", re.sub("^(Input|String|List) ", "", item["msg"])
 
 

@@ -124,6 +124,8 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise RunError(Problem(f"{path}:{number}", f"is damaged: {error}")) from error
+            if not isinstance(row, dict):
+                raise RunError(Problem(f"{path}:{number}", "is damaged: not an object"))
             yield row
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from workbench import files, fingerprint
 from workbench.compare.convergence import converged
 from workbench.compare.facts import Facts, run_facts
 from workbench.compare.scores import Scored
+from workbench.errors import Problem, RunError
 from workbench.runs import ledger
 from workbench.runs.run import Run
 
@@ -18,6 +20,18 @@ _MEANS = (
     "counted_tokens", "text_bytes", "device_seconds", "joules", "usd", "peak_memory_bytes",
 )  # fmt: skip
 """Fields of cost.json of which an arm's row shows the mean over its seeds."""
+_ADDED = (
+    "training_flops",
+    "steps",
+    "examples",
+    "tokens",
+    "counted_tokens",
+    "text_bytes",
+    "device_seconds",
+    "joules",
+    "usd",
+)
+"""Those of them that a run which goes on from another one has added to."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +80,37 @@ class ArmRuns:
 
 def read(name: str, scored: Sequence[Scored]) -> ArmRuns:
     """An arm from its finished runs, in the order of their seeds."""
-    pairs = sorted(
-        ((run_facts(one.run, one.suite), one.run) for one in scored), key=lambda pair: (pair[0]["seed"], pair[1].name)
-    )
+    pairs = sorted(((_facts(one), one.run) for one in scored), key=lambda pair: (pair[0]["seed"], pair[1].name))
     ordered = [run for _, run in pairs]
-    costs = [files.read_json(run.cost) for run in ordered]
+    costs = [_whole_cost(run) for run in ordered]
     return ArmRuns(name, scored[0].suite, ordered, [facts for facts, _ in pairs], costs)
+
+
+def _facts(one: Scored) -> Facts:
+    """A run's facts.
+
+    Raises:
+        RunError: its files are not what a worker writes.
+    """
+    try:
+        return run_facts(one.run, one.suite)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        found = f"has files that are not what a finished run holds ({type(error).__name__}: {error})"
+        raise RunError(Problem(one.run.name, found, f"workbench runs rm {one.run.name}, and train it again")) from None
+
+
+def _whole_cost(run: Run) -> dict[str, Any]:
+    """A run's cost.json with what the runs cost that its adapter goes on from."""
+    cost: dict[str, Any] = files.read_json(run.cost)
+    start = files.read_json(run.resolved_file)["recipe"]["method"].get("init_from")
+    if start is None:
+        return cost
+    before = Run(Path(start))
+    earlier = _whole_cost(before) if before.cost.exists() else {}  # of a bare adapter, nobody knows
+    for name in _ADDED:
+        parts = cost.get(name), earlier.get(name)
+        cost[name] = None if None in parts else sum(parts)
+    return cost
 
 
 def settings(arms: Sequence[ArmRuns], vary: Sequence[str]) -> dict[str, dict[str, Any]]:

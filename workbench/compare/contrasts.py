@@ -24,7 +24,7 @@ times as far as the others' is covered in 86 to 91, and one seed alone, where se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import inf, sqrt
 
@@ -32,6 +32,7 @@ import numpy as np
 from scipy import special
 
 from workbench.compare import statistics
+from workbench.compare.outcomes import ArmScore, Contrast, Interval
 from workbench.compare.power import Design
 from workbench.compare.statistics import Array, Estimate, SeedSpread
 
@@ -39,58 +40,6 @@ _LEVELS = np.array([0.025, 0.05, 0.95, 0.975])
 """Ends of the 95 % interval, and within them of the 90 % interval that equivalence is read from."""
 
 _Z = float(special.ndtri(0.975))
-
-
-@dataclass(frozen=True)
-class ArmScore:
-    """One arm's metric over its seeds."""
-
-    estimate: Estimate
-    per_seed: list[float]
-    seed_sd: float | None
-    """Standard deviation between its seeds that item noise does not explain; None for one seed."""
-    items_se: float
-    """Standard error from the choice of items alone."""
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One arm minus another, in the metric's unit."""
-
-    arm: str
-    against: str
-    difference: float
-    low: float
-    high: float
-    low90: float
-    high90: float
-    standard_error: float
-    degrees_of_freedom: float
-    p: float
-    """Two-sided."""
-    p_method: str
-    """What decided: "sign-flip", "mcnemar-mid-p", or "t" where seeds make it the larger one."""
-    p_exact: float | None
-    """McNemar's exact p beside the mid-p."""
-    single_seed: bool
-    """Whether an arm that seeds change has one only."""
-    num_items: int
-    num_clusters: int
-    items_variance: float
-    seeds_variance: float
-    design: Design
-    """The same as `workbench.compare.power` takes it."""
-
-
-@dataclass(frozen=True)
-class _Interval:
-    low: float
-    high: float
-    low90: float
-    high90: float
-    items_variance: float
-    seeds_variance: float
-    degrees: float
 
 
 _Shares = dict[SeedSpread, float]
@@ -104,6 +53,7 @@ class TaskScores:
         weights: (items,); the metric of a run is sum(value * weight) / sum(weight).
         clusters: (items,), what is resampled together.
         fixed: arms that no seed changes; they have one row.
+        copies: arms that repeat another one's seeds: they say nothing more of how seeds scatter.
         resamples: of the bootstrap and of the permutation test, shared by all arms.
 
     Raises:
@@ -116,6 +66,7 @@ class TaskScores:
         weights: Array,
         clusters: Sequence[str],
         fixed: frozenset[str] = frozenset(),
+        copies: frozenset[str] = frozenset(),
         resamples: int = 10_000,
     ) -> None:
         self._values = {arm: np.asarray(rows, dtype=float) for arm, rows in values.items()}
@@ -132,10 +83,11 @@ class TaskScores:
         self._column = {arm: at for at, arm in enumerate(self._values)}
         self._mean_sums = np.stack([sums.mean(axis=0) for sums in self._sums.values()], axis=1)
         self._own = {arm: statistics.seed_spread(sums, self._sizes) for arm, sums in self._sums.items()}
-        self._pooled = statistics.pooled(list(self._own.values()))
+        single = {arm: own for arm, own in self._own.items() if arm not in copies}
+        self._pooled = statistics.pooled(list(single.values()))
         self._spread = dict.fromkeys(self._own, self._pooled)
         for arm, own in self._own.items():
-            if statistics.scatters_more(own, [self._own[other] for other in self._own if other != arm]):
+            if statistics.scatters_more(own, [other for name, other in single.items() if name != arm]):
                 self._spread[arm] = own
         self._binary = {arm: bool(np.isin(rows, (0.0, 1.0)).all()) for arm, rows in self._values.items()}
 
@@ -143,9 +95,9 @@ class TaskScores:
         """The arm's metric, the mean over its seeds, with its 95 % interval."""
         sums = self._mean_sums[:, self._column[arm]]
         found = self._interval(sums, self.draws(arm), self._shares(arm), float(self._binary[arm]))
+        if (self._values[arm] >= 0).all():  # a metric that is never negative; right or wrong is at most 1
+            found = found.within(0.0, 1.0 if self._binary[arm] else inf)
         low, high = found.low, found.high
-        if self._binary[arm]:
-            low, high = max(0.0, low), min(1.0, high)
         seeds = self._own[arm]
         return ArmScore(
             Estimate(self._ratio(sums), low, high, len(self._weights), self._num_clusters),
@@ -189,6 +141,8 @@ class TaskScores:
             p, p_method, p_exact = 1.0, "sign-flip", None
         else:
             p, p_method, p_exact = self._test(arm, against, difference, found, shares)
+        if binary:
+            found = found.within(-1.0, 1.0)
         return Contrast(
             arm, against, difference, found.low, found.high, found.low90, found.high90,
             standard_error=sqrt(found.items_variance + found.seeds_variance),
@@ -200,12 +154,12 @@ class TaskScores:
             design=self._design(found, shares, reach, 2 - len(self._fixed & {arm, against})),
         )  # fmt: skip
 
-    def _interval(self, sums: Array, draws: Array, shares: _Shares, reach: float) -> _Interval:
+    def _interval(self, sums: Array, draws: Array, shares: _Shares, reach: float) -> Interval:
         """Of sums / sizes; `reach`: see `contrast`."""
         items = statistics.ratio_variance(sums, self._sizes)
         seeds = _seeds_variance(shares)
         if self._num_clusters == 1:
-            return _Interval(-inf, inf, -inf, inf, items, seeds, 0.0)
+            return Interval(-inf, inf, -inf, inf, items, seeds, 0.0)
         value = self._ratio(sums)
         alike = np.ptp(sums / self._sizes) <= 1e-12 * max(reach, abs(value))
         items = 0.0 if alike else items
@@ -224,10 +178,10 @@ class TaskScores:
         by_t = value + special.stdtrit(degrees, _LEVELS) * sqrt(items + seeds)
         low, low90 = np.minimum(ends, by_t)[[0, 1]]
         high90, high = np.maximum(ends, by_t)[[2, 3]]
-        return _Interval(float(low), float(high), float(low90), float(high90), items, seeds, degrees)
+        return Interval(float(low), float(high), float(low90), float(high90), items, seeds, degrees)
 
     def _test(
-        self, arm: str, against: str, difference: float, found: _Interval, shares: _Shares
+        self, arm: str, against: str, difference: float, found: Interval, shares: _Shares
     ) -> tuple[float, str, float | None]:
         """p, what decided it, and McNemar's exact p where it applies.
 
@@ -252,7 +206,7 @@ class TaskScores:
                 return by_t, "t", exact
         return p, method, exact
 
-    def _design(self, found: _Interval, shares: _Shares, reach: float, seeded: int) -> Design:
+    def _design(self, found: Interval, shares: _Shares, reach: float, seeded: int) -> Design:
         clusters = self._num_clusters
         # where no cluster was seen to differ, what Wilson's bound would be 1.96 standard errors of
         items = found.items_variance or (_Z * reach / (clusters + _Z**2)) ** 2

@@ -36,6 +36,7 @@ def declared_facts(resolved: Mapping[str, Any], identity: Mapping[str, Any]) -> 
     """What is known of a run before it starts: its resolved recipe, and the contents that its names stand for."""
     facts = _flat(resolved["recipe"])
     facts |= {"dtype": resolved["dtype"], "device": identity["device"], "versions.identity": identity["schema"]}
+    facts["base.content"] = identity["base"]
     facts["trained"] = resolved["recipe"]["method"]["name"] != "none"
     facts.setdefault("method.quantization", "none")  # a base held in 4 bits differs from a base under lora
     if facts["trained"]:
@@ -52,6 +53,7 @@ def run_facts(run: Run, suite: str) -> Facts:
     """Everything that is known of a finished run that was scored on a suite."""
     manifest, results = files.read_json(run.manifest), files.read_json(run.results(suite))
     facts: dict[str, Any] = dict(declared_facts(files.read_json(run.resolved_file), files.read_json(run.identity_file)))
+    del facts["base.content"]  # the same, file by file
     facts |= _base_files(manifest["base"]["files"])
     facts["base.tokenizer"] = manifest.get("tokenizer")
     facts |= _flat(manifest["versions"], "versions")
@@ -62,12 +64,14 @@ def run_facts(run: Run, suite: str) -> Facts:
     for key in ("fingerprint", "questions_fingerprint", "metric_version"):
         facts[f"scoring.{key}"] = results.get(key)
     facts |= _scored_under(results["conditions"], manifest) | _flat(results["templates"], "scoring.template")
-    facts["scoring.items_trained_on"] = 0
+    facts["scoring.items_trained_on"] = facts["scoring.positions_never_trained"] = 0
     if facts["trained"]:
         account = files.read_json(run.data)
         facts["scoring.items_trained_on"] = _items_trained_on(run, suite, facts["data.contamination"], account, results)
         facts |= _flat({key: value for key, value in account.items() if key not in _NOT_IN_THE_ACCOUNT}, "prepared")
         facts["prepared.template"] = manifest["template"]
+        if facts["base.init"] == "random":
+            facts["scoring.positions_never_trained"] = _positions_never_trained(account, results)
         cost = files.read_json(run.cost)
         facts |= {f"budget.{key}": cost[key] for key in _BUDGET}
     return _without_what_is_not_trained(facts)
@@ -93,6 +97,13 @@ def _items_trained_on(
     looked_for = account["suite_items"] == results["items_fingerprint"]
     report = account["contamination"] if looked_for else files.read_json(run.contamination(suite))
     return int(report["items_in_the_rows"])
+
+
+def _positions_never_trained(account: Mapping[str, Any], results: Mapping[str, Any]) -> int:
+    """How far the longest sequence of a task that was trained for reaches beyond the longest row: a model that began
+    from random weights knows nothing of such positions, while a pretrained one does."""
+    longest = [task.get("longest_tokens", 0) for task in results["tasks"].values() if task.get("role") == "target"]
+    return max(0, max(longest, default=0) - int(account["longest_tokens"]))
 
 
 def _without_what_is_not_trained(facts: Mapping[str, Any]) -> Facts:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from workbench.compare.contrasts import Contrast
+from workbench.compare.outcomes import Contrast
 
 Word = Literal["better", "worse", "equivalent", "inconclusive"]
 

@@ -123,6 +123,7 @@ RULES: tuple[FieldRule, ...] = (
     FieldRule("scoring.attention", follows=("target.attention", "training.precision")),
     FieldRule("scoring.template", follows=(*_BASE, "data.template", "data.system")),
     FieldRule("scoring.items_trained_on", follows=("data.contamination",)),
+    FieldRule("base.content", follows=(*_BASE, "base.init")),
     FieldRule("base.files.weights", follows=(*_BASE, "base.init")),
     FieldRule("base.files", follows=_BASE),
     FieldRule("base.tokenizer", follows=_BASE),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from workbench.compare import families, power
-from workbench.compare.contrasts import Contrast, TaskScores
+from workbench.compare.contrasts import TaskScores
 from workbench.compare.families import Word
+from workbench.compare.outcomes import Contrast
 from workbench.compare.question import Question
 from workbench.compare.scores import TaskTable
 
@@ -45,12 +46,14 @@ def judge(
     tables: Sequence[TaskTable], scores: dict[str, TaskScores], arms: Sequence[str], question: Question
 ) -> list[Judged]:
     """All pairs on all tasks. The declared contrasts on the tasks that were trained for are one family (Holm), all
-    other pairs another (Benjamini-Hochberg)."""
+    other pairs another (Benjamini-Hochberg). A declared contrast whose runs are missing still counts in its family:
+    what is proved may not be taken back when they come."""
     found: list[Judged] = []
     declared = [tuple(pair) for pair in question.contrasts]
+    told = [pair for pair in declared if pair[0] in arms and pair[1] in arms]
+    missing = (len(declared) - len(told)) * sum(table.role == "target" for table in tables)
     for table in tables:
         margin = question.margin(table.task, table.metric)
-        told = [pair for pair in declared if pair[0] in arms and pair[1] in arms]
         others = [
             pair
             for pair in ((arm, against) for against, arm in itertools.combinations(arms, 2))
@@ -59,14 +62,15 @@ def judge(
         for arm, against in [*told, *others]:
             family = DECLARED if table.role == "target" and (arm, against) in told else EXPLORATORY
             found.append(Judged(table, scores[table.task].contrast(arm, against), family, margin))
-    return _adjusted(found)
+    return _adjusted(found, missing)
 
 
-def _adjusted(found: Sequence[Judged]) -> list[Judged]:
+def _adjusted(found: Sequence[Judged], missing: int) -> list[Judged]:
     adjusted: dict[int, float] = {}
     for family, adjust in ((DECLARED, families.holm), (EXPLORATORY, families.benjamini_hochberg)):
         places = [at for at, one in enumerate(found) if one.family == family]
-        adjusted |= dict(zip(places, adjust([found[at].contrast.p for at in places]), strict=True))
+        unknown = [1.0] * missing if family == DECLARED else []
+        adjusted |= dict(zip(places, adjust([*(found[at].contrast.p for at in places), *unknown]), strict=False))
     return [
         replace(one, p_adjusted=p, word=families.word(one.contrast, p, one.margin, one.table.higher_is_better))
         for one, p in ((one, adjusted[at]) for at, one in enumerate(found))

@@ -29,7 +29,7 @@ class Cost:
     label: str
     unit: str
     measured: bool
-    """Whether it differs from run to run; if not, one number holds for all seeds."""
+    """Whether it is clocked; if not, it is counted exactly (and may still differ by the rows that a seed reaches)."""
 
 
 COSTS = (

@@ -35,6 +35,11 @@ class Question:
     allow_confounds: bool = False
 
     def margin(self, task: str, metric: str) -> float:
-        """The declared margin, else 2 points of a share or 0.01 bits per byte."""
-        ending = next((value for name, value in _MARGINS if metric.endswith(name)), _MARGIN)
-        return self.margins.get(task, ending)
+        """The smallest difference on a task that matters, in the metric's unit."""
+        return margin(self.margins, task, metric)
+
+
+def margin(declared: Mapping[str, float], task: str, metric: str) -> float:
+    """The smallest difference that matters: as declared, else 2 points of a share or 0.01 bits per byte."""
+    usual = next((value for name, value in _MARGINS if metric.endswith(name)), _MARGIN)
+    return declared.get(task, usual)

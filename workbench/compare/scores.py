@@ -53,7 +53,8 @@ def read(arms: Mapping[str, Sequence[Scored]]) -> list[TaskTable]:
     """The tables of a suite, a task each.
 
     Raises:
-        ComparisonRefusedError: the runs hold other items than each other, so that nothing can be paired.
+        ComparisonRefusedError: the runs hold other items than each other, so that nothing can be paired, or items
+            without a score where the 0 that stands for it would be the best one.
     """
     first = next(iter(arms.values()))[0]
     tasks, items = first.results["tasks"], _by_task(first)
@@ -65,7 +66,11 @@ def read(arms: Mapping[str, Sequence[Scored]]) -> list[TaskTable]:
         for task, facts in tasks.items():
             of_task = [one.get(task, []) for one in found]
             _refuse_other_items(arm, task, of_task, facts["items"], keys[task])
+            if not facts["higher_is_better"]:
+                _refuse_errors(arm, task, of_task)
             values[task][arm] = np.array([[row["value"] for row in one] for one in of_task], dtype=float)
+            if not np.isfinite(values[task][arm]).all():
+                raise ComparisonRefusedError(f"{arm}: scores on {task} are no finite numbers; its item file is damaged")
             rows[task][arm] = of_task[0]
     return [_table(task, facts, values[task], rows[task]) for task, facts in tasks.items()]
 
@@ -90,6 +95,11 @@ def _refuse_other_items(arm: str, task: str, runs: Sequence[Sequence[Row]], item
                 f"{arm} holds other items of {task} than the others (or its item file is damaged): "
                 f"{len(rows)} rows, {items} are expected"
             )
+
+
+def _refuse_errors(arm: str, task: str, runs: Sequence[Sequence[Row]]) -> None:
+    if errors := sum(row["state"] == "error" for rows in runs for row in rows):
+        raise ComparisonRefusedError(f"{arm}: {errors} of its scores on {task} are no finite numbers")
 
 
 def _table(task: str, facts: Mapping[str, Any], values: dict[str, Array], rows: dict[str, list[Row]]) -> TaskTable:

@@ -15,6 +15,7 @@ from workbench.compare.scores import TaskTable
 from workbench.compare.transfer.equivalents import Pretraining, Rung, Target, transfer
 from workbench.compare.transfer.figure import Figure, Unit
 
+_OF_THE_AMOUNT = ("training.epochs", "training.steps", "training.checkpoint_every")
 _ROUGHLY = 1.5
 """How far off a pretraining reckoned as 6 operations a parameter and token may be: attention and later stages are left
 out, and counts of tokens are published in round numbers."""
@@ -34,12 +35,16 @@ def weigh(
     if not ladder or table is None:
         return None
     found = scores[table.task]
-    families = Counter(question.families.get(arm.name) for arm in targets)
-    series = {name: family for name, family in question.families.items() if families[family] > 1}
+    kinds = Counter(_but_for_its_data(arm) for arm in targets)
+    series = {
+        arm.name: f"{question.families.get(arm.name, arm.name)} on {arm.facts[0]['base.name']}"
+        for arm in targets
+        if arm.trains and kinds[_but_for_its_data(arm)] > 1
+    }
     rows: list[dict[str, Any]] = []
     crossover: dict[str, Any] = {}
-    for base in dict.fromkeys(_base(arm) for arm in targets):
-        of_base = [arm for arm in targets if _base(arm) == base]
+    for base, name in dict.fromkeys((_base(arm), arm.facts[0]["base.name"]) for arm in targets):
+        of_base = [arm for arm in targets if (_base(arm), arm.facts[0]["base.name"]) == (base, name)]
         made = transfer(
             [_rung(arm, base, converged, found) for arm in ladder],
             [_target(arm, series.get(arm.name), converged, found) for arm in of_base],
@@ -55,6 +60,7 @@ def weigh(
     return {
         "task": table.task,
         "kind": "task-only" if same_rows else "general",
+        "suggestive": any(len(arm.runs) == 1 for arm in [*ladder, *targets] if not arm.is_fixed),
         "unit": Unit.TEXT_BYTES.value,
         "rungs": rungs,
         "arms": rows,
@@ -84,6 +90,13 @@ def _base(arm: ArmRuns) -> str:
     """What architecture and size an arm has, whether its weights are pretrained or random."""
     facts = arm.facts[0]
     return str(facts.get("base.files.config.json") or facts["base.name"])
+
+
+def _but_for_its_data(arm: ArmRuns) -> str:
+    """What arms share that differ in the amount of their data only."""
+    facts = arm.facts[0]
+    walk = {name: value for name, value in facts.section("training").items() if name not in _OF_THE_AMOUNT}
+    return repr([_base(arm), facts["base.name"], facts.section("method"), facts.section("objective"), walk])
 
 
 def _rows(arm: ArmRuns) -> str:

@@ -41,7 +41,7 @@ def of(verdict: Mapping[str, Any]) -> str:
     task = next((one for one in tasks if one["role"] == "target"), tasks[0])
     told = [one for one in verdict["contrasts"] if one["task"] == task["id"] and one["family"] == "declared"]
     if not told:
-        return f"On {task['id']}, no contrast can be made yet."
+        return f"On {task['id']}, no declared contrast can be judged."
     parts = []
     for against in dict.fromkeys(one["against"] for one in told):
         of_reference = [one for one in told if one["against"] == against]
@@ -49,11 +49,27 @@ def of(verdict: Mapping[str, Any]) -> str:
         said = [_group(word, found, task) for word, found in by_word.items() if found]
         parts.append(f"against {against}, {'; '.join(said)}")
     text = f"On {task['id']}, {'; '.join(parts)}."
+    if missing := len(verdict["missing"]):
+        text += f" Incomplete: {missing} run{'s are' if missing > 1 else ' is'} not in it."
+    text += _lost(verdict)
     if any(one["suggestive"] for one in told):
         text += " Suggestive at most: one seed."
     if any(one["confounded"] for one in told):
         text += " Confounded: the arms differ in more than was declared."
     return text + _transferred(verdict["transfer"])
+
+
+def _lost(verdict: Mapping[str, Any]) -> str:
+    """What the arms forgot, or kept: the change on each task that was to be retained."""
+    said = ""
+    for task in (task for task in verdict["suite"]["tasks"] if task["role"] == "retention"):
+        metric, id_ = task["metric"], task["id"]
+        changes = [(arm["name"], arm["retention"][id_]["change"]) for arm in verdict["arms"] if id_ in arm["retention"]]
+        if changes:
+            named = [f"{name} {words.difference(change, metric)}" for name, change in changes[:_MOST]]
+            more = ["..."] if len(changes) > _MOST else []
+            said += f" Since the base, {id_} ({words.difference_unit(metric)}): {', '.join(named + more)}."
+    return said
 
 
 def _group(word: str, found: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> str:
@@ -71,5 +87,8 @@ def _group(word: str, found: Sequence[Mapping[str, Any]], task: Mapping[str, Any
 def _transferred(transfer: Mapping[str, Any] | None) -> str:
     if not transfer:
         return ""
+    if transfer["suggestive"]:
+        return ""
     interpolated = [one for one in transfer["arms"] if one["data_equivalent"]["status"] == "interpolated"]
-    return "".join(f" {one['arm']} {one['data_equivalent']['words']}." for one in interpolated[:_MOST])
+    told = "; ".join(f"{one['arm']} {one['data_equivalent']['words']}" for one in interpolated[:_MOST])
+    return f" By the {transfer['kind']} ladder, {told}." if told else ""

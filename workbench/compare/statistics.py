@@ -38,10 +38,6 @@ class Estimate:
         """As plain values."""
         return asdict(self)
 
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
 
 def mean(values: Sequence[float], weights: Sequence[float], clusters: Sequence[str]) -> Estimate:
     """The weighted mean of one run's items.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench import files
+import numpy as np
+
+from workbench.compare import again, families, fronts, gate, pairs, power, scores, scratch, sentence
 from workbench.compare import arms as arm_rows
-from workbench.compare import families, gate, pairs, pareto, power, scores, scratch, sentence
 from workbench.compare.arms import ArmRuns
 from workbench.compare.contrasts import TaskScores
 from workbench.compare.evidence import evidence
-from workbench.compare.facts import is_under
 from workbench.compare.fields import SEED
 from workbench.compare.gate import Gate
 from workbench.compare.pairs import Judged, Proofs
@@ -67,7 +66,7 @@ def judge(question: Question, runs: Mapping[str, Sequence[Scored]]) -> Judgement
         declare = "--vary {}" if question.kind == "comparison" else "vary: [{}]"
         gate.refuse_confounds(found, facts, question.vary, declare)
     case = _case(question, arms, found)
-    return Judgement(_finite(_verdict(case)), _finite(evidence(case.arms, case.tables)))
+    return Judgement(_verdict(case), _finite(evidence(case.arms, case.tables)))
 
 
 def _case(question: Question, arms: list[ArmRuns], found: Gate) -> _Case:
@@ -78,12 +77,15 @@ def _case(question: Question, arms: list[ArmRuns], found: Gate) -> _Case:
         base = arm_rows.base_run(arm)
         if base is None or gate.check({arm.name: arm.facts, "": arm_rows.read("", [base]).facts}, [SEED]).confounds:
             continue  # what changed would not be training alone
-        bases[arm.name] = own.get((base.run.path.resolve(), base.suite), _BASE_KEY.format(arm.name))
-        if bases[arm.name] not in own.values():
-            more[bases[arm.name]] = [base]
+        place = (base.run.path.resolve(), base.suite)
+        if place not in own:
+            own[place] = _BASE_KEY.format(arm.name)
+            more[own[place]] = [base]
+        bases[arm.name] = own[place]
     tables = scores.read({arm.name: arm.scored for arm in arms} | more)
     fixed = frozenset(arm.name for arm in arms if arm.is_fixed) | frozenset(more)
-    made = {table.task: TaskScores(table.values, table.weights, table.clusters, fixed) for table in tables}
+    copies = again.copies(arms)
+    made = {table.task: TaskScores(table.values, table.weights, table.clusters, fixed, copies) for table in tables}
     judged = pairs.judge(tables, made, [arm.name for arm in arms], question)
     converged = {arm.name: arm_rows.has_converged(arm) for arm in arms}
     return _Case(question, arms, tables, made, bases, judged, converged, found)
@@ -112,9 +114,9 @@ def _verdict(case: _Case) -> dict[str, Any]:
         "arms": _arms(case, tiers),
         "contrasts": contrasts,
         "tiers": tiers,
-        "noise_floor": _noise_floor(case),
-        "measured_under": [found.field for found in case.gate.harmless if is_under(found.field, ("machine", "target"))],
-        "pareto": _pareto(case),
+        "noise_floor": again.noise_floor(case.arms, case.tables, case.scores),
+        "measured_under": fronts.measured_under(case.gate),
+        "pareto": fronts.fronts(case.arms, case.tables, case.judged, case.gate),
         "transfer": transfer,
         "gate": case.gate.as_words(question.allow_confounds),
         "power": _power(case),
@@ -124,6 +126,7 @@ def _verdict(case: _Case) -> dict[str, Any]:
             for seed, run in zip(arm.seeds, arm.runs, strict=True)
         ],
     }
+    verdict = dict(_finite(verdict))
     return verdict | {"sentence": sentence.of(verdict)}
 
 
@@ -216,7 +219,16 @@ def _contrast(case: _Case, one: Judged) -> dict[str, Any]:
         "items_needed": items,
         "seeds_needed": seeds,
         "confounded": case.gate.is_confounded(found.arm, found.against),
+        "at_bound": _at_bound(one),
     }
+
+
+def _at_bound(one: Judged) -> str | None:
+    """floor or ceiling, where every item of both arms is wrong, or right: nothing could have told them apart."""
+    both = np.concatenate([one.table.values[arm].ravel() for arm in (one.contrast.arm, one.contrast.against)])
+    if not one.table.higher_is_better or not np.isin(both, (0.0, 1.0)).all() or np.ptp(both) > 0:
+        return None
+    return "ceiling" if both[0] else "floor"
 
 
 def _tiers(case: _Case, table: TaskTable) -> list[list[str]]:
@@ -224,47 +236,6 @@ def _tiers(case: _Case, table: TaskTable) -> list[list[str]]:
     values = {arm.name: case.scores[table.task].score(arm.name).estimate.value for arm in case.arms}
     proofs = Proofs(case.judged, table.task)
     return families.tiers(sorted(values, key=lambda name: sign * values[name]), proofs.is_worse)
-
-
-def _pareto(case: _Case) -> dict[str, Any]:
-    """Quality on the first task that was trained for, against each cost that is known of every trained arm."""
-    table = next((table for table in case.tables if table.role == "target"), case.tables[0])
-    proofs = Proofs(case.judged, table.task)
-    fronts: dict[str, Any] = {}
-    for cost in pareto.COSTS:
-        known = {arm.name: arm.cost(cost.name) if arm.trains else 0.0 for arm in case.arms}
-        if any(value is None for value in known.values()) or not any(known.values()):
-            continue
-        points = [pareto.Point(arm.name, known[arm.name] or 0.0, _per_seed(cost, arm)) for arm in case.arms]
-        front = pareto.front(points, proofs.is_better, proofs.is_not_worse)
-        fronts[cost.name] = {"task": table.task, "front": front.front, "off": front.off}
-    return fronts
-
-
-def _per_seed(cost: pareto.Cost, arm: ArmRuns) -> list[float] | None:
-    return [one[cost.name] for one in arm.costs] if cost.measured and arm.trains else None
-
-
-def _noise_floor(case: _Case) -> list[dict[str, Any]]:
-    """Arms that are the same recipe and seeds once more: how far two equal runs lie apart."""
-    same = {arm.name: _but_for_the_repeat(arm) for arm in case.arms}
-    found = []
-    for arm, again in itertools.combinations(case.arms, 2):
-        if arm.facts[0]["repeat"] == again.facts[0]["repeat"] or same[arm.name] != same[again.name]:
-            continue
-        exact = arm.facts[0]["device"] == "cpu" and arm.facts[0]["dtype"] == "fp32"
-        for table in case.tables:
-            one, other = (case.scores[table.task].score(name).per_seed for name in (arm.name, again.name))
-            apart = max(abs(a - b) for a, b in zip(one, other, strict=True))
-            pair = {"arm": again.name, "against": arm.name, "task": table.task}
-            found.append({**pair, "largest_difference": apart, "expected_zero": exact})
-    return found
-
-
-def _but_for_the_repeat(arm: ArmRuns) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in files.read_json(run.identity_file).items() if key != "repeat"} for run in arm.runs
-    ]
 
 
 def _power(case: _Case) -> dict[str, Any]:

@@ -90,5 +90,6 @@ def _summary(one: TaskItems, rows: list[Row]) -> dict[str, Any]:
         "role": one.task.role,
         "higher_is_better": metric not in LOWER_IS_BETTER,
         **estimate.as_words(),
+        "longest_tokens": max((row.get("tokens", 0) for row in rows), default=0),
         "states": dict(sorted(Counter(row["state"] for row in rows).items())),
     }

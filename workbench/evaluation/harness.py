@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from workbench.catalog.suites import LmEval
+from workbench.catalog.suites import LOWER_IS_BETTER, LmEval
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.scoring import Row, Scorer
 
@@ -64,7 +64,16 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
         raise EvaluationError(
             Problem(f"task {task.id}", f"lm-evaluation-harness cannot run it: {first[:200]}")
         ) from None
+    _refuse_other_direction(task, found["higher_is_better"])
     return _rows(task, found["samples"])
+
+
+def _refuse_other_direction(task: LmEval, directions: dict[str, dict[str, bool]]) -> None:
+    """A metric of which less is better, unbeknown to us, would be read the wrong way round."""
+    metric = task.primary.partition(",")[0]
+    for name, known in directions.items():
+        if metric in known and known[metric] is not (metric not in LOWER_IS_BETTER):
+            raise _refused(task, f"of {metric} in {name} less is better, which cannot be told here", "take another one")
 
 
 def _name_in(manager: Any, local: Path) -> str:

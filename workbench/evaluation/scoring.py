@@ -20,7 +20,8 @@ from workbench.evaluation.likelihood import Pair, continuation_logprobs
 from workbench.progress import Progress
 
 Row = dict[str, Any]
-"""id, cluster, value, weight, state, and what the task adds. The metric is sum(value * weight) / sum(weight)."""
+"""id, cluster, value, weight, state, tokens (of the longest sequence that the model was given), and what the task adds.
+The metric is sum(value * weight) / sum(weight)."""
 
 _BITS = math.log(2.0)
 
@@ -61,13 +62,14 @@ def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
         for first in range(0, len(ids), width):
             pairs.append((start, ids[first : first + width]))
             owners.append(at)
-    bits = [0.0] * len(items)
-    for at, score in zip(owners, _logprobs(scorer, pairs, task.id), strict=True):
+    bits, longest = [0.0] * len(items), [0] * len(items)
+    for at, pair, score in zip(owners, pairs, _logprobs(scorer, pairs, task.id), strict=True):
         bits[at] -= score / _BITS
+        longest[at] = max(longest[at], sum(map(len, pair)))
     rows = []
-    for item, total in zip(items, bits, strict=True):
+    for item, total, tokens in zip(items, bits, longest, strict=True):
         size = len(item.text.encode())
-        rows.append(_row(item, total / size, "ok", weight=float(size), bits=total, text=item.text))
+        rows.append(_row(item, total / size, "ok", tokens, weight=float(size), bits=total, text=item.text))
     return rows
 
 
@@ -96,6 +98,7 @@ def _refuse_lossy(renderer: Renderer, ids: list[int], item: Item, task: Heldout)
 def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     """The likeliest of the given options, after the prompt."""
     pairs: list[Pair] = []
+    longest = []
     for item in items:
         messages = scorer.renderer.with_shots(item.shots, item.messages)
         prompt = scorer.renderer.prompt(messages)
@@ -110,9 +113,10 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
                     )
                 )
             pairs.append((prompt, ids))
+        longest.append(max(sum(map(len, pair)) for pair in pairs[-len(item.options) :]))
     scores = iter(_logprobs(scorer, pairs, task.id))
     rows = []
-    for item in items:
+    for item, tokens in zip(items, longest, strict=True):
         found = [next(scores) for _ in item.options]
         sizes = [max(len(option.encode()), 1) for option in item.options]
         right = item.options.index(item.expected)
@@ -128,6 +132,7 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
                 item,
                 metrics[task.primary],
                 "ok",
+                tokens,
                 question=item.question,
                 expected=item.expected,
                 answer=item.options[best],
@@ -153,10 +158,10 @@ def generate(task: Generate, items: Sequence[Item], scorer: Scorer) -> list[Row]
         answers |= dict(zip(chosen, made, strict=True))
         bar.advance(by=len(chosen))
     bar.close()
-    return [_generated(task, item, answers.get(at)) for at, item in enumerate(items)]
+    return [_generated(task, item, len(prompts[at]), answers.get(at)) for at, item in enumerate(items)]
 
 
-def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row:
+def _generated(task: Generate, item: Item, tokens: int, made: tuple[str, bool] | None) -> Row:
     expected = extract(task.extract, item.expected)
     if expected is None:
         raise EvaluationError(
@@ -167,7 +172,7 @@ def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row
             )
         )
     if made is None:
-        return _generated_row(item, 0.0, "error", expected, None, "") | {"reason": "the prompt is too long"}
+        return _generated_row(item, tokens, 0.0, "error", expected, None, "") | {"reason": "the prompt is too long"}
     output, ended = made
     answer = extract(task.extract, output)
     if task.refusal is not None and re.search(task.refusal, output):
@@ -177,11 +182,13 @@ def _generated(task: Generate, item: Item, made: tuple[str, bool] | None) -> Row
     else:
         state = "ok" if answer is not None else "unparseable"
     right = float(answer is not None and answer == expected)
-    return _generated_row(item, right, state, expected, answer, output)
+    return _generated_row(item, tokens, right, state, expected, answer, output)
 
 
-def _generated_row(item: Item, value: float, state: str, expected: str, answer: str | None, output: str) -> Row:
-    return _row(item, value, state, question=item.question, expected=expected, answer=answer, output=output)
+def _generated_row(
+    item: Item, tokens: int, value: float, state: str, expected: str, answer: str | None, output: str
+) -> Row:
+    return _row(item, value, state, tokens, question=item.question, expected=expected, answer=answer, output=output)
 
 
 def extract(rule: str | None, text: str) -> str | None:
@@ -247,12 +254,24 @@ def _text(
 
 
 def _logprobs(scorer: Scorer, pairs: list[Pair], what: str) -> list[float]:
+    """Log-likelihoods in nats.
+
+    Raises:
+        EvaluationError: one is not finite: whatever stood in its place would be a made-up score.
+    """
     found = continuation_logprobs(scorer.model, pairs, scorer.batch_size, scorer.pad_id, scorer.progress, what)
+    broken = sum(not math.isfinite(score.total) for score in found)
+    if broken:
+        raise EvaluationError(
+            Problem(
+                f"task {what}",
+                f"{broken} of {len(found)} log-likelihoods are not finite",
+                "the weights are damaged, or overflow in this precision: see the losses in metrics.jsonl",
+            )
+        )
     return [score.total for score in found]
 
 
-def _row(item: Item, value: float, state: str, weight: float = 1.0, **more: Any) -> Row:
-    row = {"id": item.id, "cluster": item.cluster, "value": value, "weight": weight, "state": state, **more}
-    if not math.isfinite(value):
-        row |= {"value": 0.0, "state": "error", "reason": "the score is not finite"}
-    return row
+def _row(item: Item, value: float, state: str, tokens: int, weight: float = 1.0, **more: Any) -> Row:
+    place = {"id": item.id, "cluster": item.cluster}
+    return {**place, "value": value, "weight": weight, "state": state, "tokens": tokens, **more}

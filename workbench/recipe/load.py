@@ -56,6 +56,9 @@ def load(path: Path, overrides: Sequence[str] = (), settings: Sequence[Document]
     if not path.exists() and path.parent.is_dir():
         raise RecipeError(Problem(documents.display(path), "there is no such file", _near(path)))
     layer = _layer(documents.read(path), path.parent)
+    if "arms" in layer.value:
+        shown = documents.display(path)
+        raise RecipeError(Problem(shown, "is a study, not a recipe", f"workbench study {shown}"))
     layers = [layer]
     if "extends" in layer.value:
         layers.insert(0, _parent(layer, path))

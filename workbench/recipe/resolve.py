@@ -133,6 +133,7 @@ def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
         RecipeError: there is none, or it is wrong.
     """
     path = Path(absolute(name, folder))
+    path = folder / name if name.endswith((".yaml", ".yml")) and (folder / name).is_file() else path
     if not path.is_absolute():
         file = Path("suites") / f"{name}.yaml"
         nearby = _upwards(folder, file) or _upwards(folder, Path("recipes") / file)

@@ -40,9 +40,9 @@ def entries(root: Path) -> Iterator[Entry]:
 
 
 def identities(root: Path) -> Iterator[dict[str, Any]]:
-    """The identity of every run under `root`."""
-    for path in sorted(root.glob("*/identity.json")):
-        yield files.read_json(path)
+    """The identity of every finished run under `root`."""
+    for path in sorted(root.glob("*/status.json")):
+        yield files.read_json(Run(path.parent).identity_file)
 
 
 def entry(run: Run) -> Entry:

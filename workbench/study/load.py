@@ -67,6 +67,8 @@ def load(path: Path) -> LoadedStudy:
     """
     path = find(path)
     document = _written_out(documents.read(path))
+    if isinstance(document.value, Mapping) and "arms" not in document.value and "data" in document.value:
+        raise RecipeError(Problem(document.name, "is a recipe, not a study", f"workbench train {document.name}"))
     study = documents.check(Study, document)
     folder = path.absolute().parent
     made = (one for name, arm in study.arms.items() for one in _family(name, arm, document, folder))

@@ -76,7 +76,6 @@ def plan(loaded: LoadedStudy, root: Path, overrides: Sequence[str]) -> Plan:
 
     Raises:
         RecipeError: with every problem of every arm.
-        ComparisonRefusedError: the arms differ in more than the study varies, so no verdict could come of it.
     """
     study, document = loaded.study, loaded.document
     suite = resolve.find_suite(study.suite, loaded.folder, document.where(("suite",)))

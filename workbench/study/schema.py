@@ -35,7 +35,7 @@ class Study(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)] = Field(
         default_factory=lambda: [0, 1, 2]
     )
-    """Seeds of every arm. Three are the least for a verdict; one gives `suggestive` at most."""
+    """Seeds of every arm. One gives `suggestive` at most, and two tell little of how much seeds matter: take three."""
     suite: str
     """What all arms are scored on: a suite's name, or a path relative to the study."""
     vary: list[str]

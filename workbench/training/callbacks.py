@@ -33,6 +33,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.totals: dict[str, float] = {name: rows[-1][name] if rows else 0 for name in TOTALS}
         self.joules: float | None = rows[-1].get("joules") if rows else 0.0
         """Energy of all steps; None as soon as one of them was not measured, for then nobody knows it."""
+        self.peak_memory_bytes = max((row["peak_memory_bytes"] for row in rows), default=0)
+        """The most of all processes that walked a part of the run."""
         self._since = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -56,6 +58,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         joules = self.meter.taken()
         self.joules = None if joules is None or self.joules is None else round(self.joules + joules, 3)
         gradient = float(logs.get("grad_norm") or 0.0)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory_bytes(self.device))
         row = {
             "step": state.global_step,
             "epoch": round(float(state.epoch or 0.0), 6),
@@ -64,7 +67,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "gradient_norm": gradient if math.isfinite(gradient) else None,
             **self.totals,
             "joules": self.joules,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "peak_memory_bytes": self.peak_memory_bytes,
         }
         files.append_line(self.path, row)
         self.sink(row)

@@ -122,7 +122,7 @@ def rapl_counters(powercap: Path) -> list[Counter]:
         for zone in sorted(powercap.glob("intel-rapl:*")):
             name = (zone / "name").read_text().strip()
             if name.startswith("package") or name == "dram":
-                wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6
+                wraps_at = int((zone / "max_energy_range_uj").read_text()) / 1e6 or None
                 counters.append(Counter(partial(_joules, zone / "energy_uj"), wraps_at))
         for counter in counters:
             counter.read()

@@ -34,6 +34,9 @@ def compare(
     suite = suite or _common_suite(chosen)
     _refuse_unscored(chosen, suite)
     arms = _arms(chosen)
+    if len(arms) < 2:
+        found = Problem("RUN...", f"all are {next(iter(arms))}", "name a run of another recipe to compare it with")
+        raise RunError(found)
     reference = next(iter(arms))
     question = Question(
         name=" against ".join([*list(arms)[1:], reference]),
@@ -82,10 +85,19 @@ def _refuse_unscored(runs: Sequence[Run], suite: str) -> None:
 
 
 def _arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed only are one arm; called by their name, and whole where that is not enough."""
+    """Runs that differ in their seed only are one arm; called by their name, and whole where that is not enough.
+
+    Raises:
+        RunError: two of them are the same run, by copies of it in two places: one seed would count as two.
+    """
     families: dict[str, list[Run]] = {}
-    for run in dict.fromkeys(runs):
-        families.setdefault(_but_for_the_seed(files.read_json(run.identity_file)), []).append(run)
+    first: dict[str, Run] = {}
+    for run in {run.path.resolve(): run for run in runs}.values():
+        facts = files.read_json(run.identity_file)
+        if (other := first.setdefault(identity_hash(facts), run)) is not run:
+            advice = "name one of them; to see how far equal runs lie apart, train with --set repeat=1"
+            raise RunError(Problem(str(run.path), f"is the same recipe and seed as {other.path}", advice))
+        families.setdefault(_but_for_the_seed(facts), []).append(run)
     labels = terminal.labels([found[0] for found in families.values()])
     return dict(zip(labels, families.values(), strict=True))
 

@@ -17,7 +17,14 @@ from workbench.recipe.fields import field_names
 from workbench.recipe.load import NAMED
 from workbench.recipe.schema import Recipe
 from workbench.recipe.section import Section
+from workbench.study.schema import Arm, Study
 from workbench.verbs import terminal
+
+_FILES: dict[str, dict[str, type[BaseModel]]] = {
+    "recipe": {"recipe": Recipe},
+    "study": {"study": Study, "an arm": Arm},
+}
+"""What a person writes, by what it is called."""
 
 
 def schema() -> None:
@@ -61,12 +68,15 @@ def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
 def explain(name: str) -> None:
     """Print what a field or section means."""
     console = terminal.console()
-    if name == "recipe":
-        _section(console, "recipe", Recipe)
+    if name in _FILES:
+        for title, model in _FILES[name].items():
+            _section(console, title, model)
         return
-    found = list(_find(name.split("."), Recipe, ""))
+    parts = name.split(".")
+    found = list(_find(parts[1:], Study, "study") if parts[0] == "study" else _find(parts, Recipe, ""))
     if not found:
-        raise RecipeError(Problem(name, "is no field of a recipe", documents.did_you_mean(name, field_names())))
+        advice = documents.did_you_mean(name, [*_FILES, *field_names()])
+        raise RecipeError(Problem(name, "is no field of a recipe", advice))
     for place, owner, info in found:
         _field(console, place, owner, info)
         for model in documents.models_in(info.annotation):
@@ -103,7 +113,7 @@ def _field(console: Console, place: str, owner: type[BaseModel], info: FieldInfo
     console.print(f"[bold]{place}[/bold]{of} ({_kind(info)}{_default(info)})\n  {_one_line(info.description)}")
 
 
-_WORDS = {str: "text", int: "whole number", float: "number", bool: "true/false", dict: "section"}
+_WORDS = {str: "text", int: "whole number", float: "number", bool: "true/false", dict: "section", Any: "any value"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
 
 
@@ -118,6 +128,8 @@ def _type(annotation: Any) -> str:
         return " | ".join(str(value) for value in inner)
     if origin is Annotated:
         return _type(inner[0]) + _limits(inner[1:])
+    if origin is dict:
+        return f"name -> {_type(inner[1])}"
     if origin is list:
         return f"list of {_type(inner[0])}"
     if origin is None:

@@ -79,30 +79,31 @@ def _contrasts(verdict: Mapping[str, Any], task: Mapping[str, Any]) -> Table:
         title=f"[bold]{markup(task['id'])}[/bold]  {unit}, {better} is better, {counted}",
         title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0),
     )  # fmt: skip
-    for heading in ("arm", "against", "difference", "95 % interval", "p"):
-        table.add_column(heading, justify="right" if heading in ("difference", "p") else "left", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    for heading in ("arm", "against", "verdict", "difference", "95 % interval", "p", ""):
+        right = heading in ("difference", "p")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "", overflow="fold")
     told = [one for one in verdict["contrasts"] if one["task"] == task["id"] and one["family"] == "declared"]
     for one in told:
         table.add_row(
             markup(one["arm"]),
             markup(one["against"]),
+            f"[{_COLOURS[one['word']]}]{one['word']}[/]",
             words.difference(one["difference"], task["metric"]),
             words.interval(one["low"], one["high"], task["metric"]),
             words.probability(one["p_adjusted"]),
-            _word(one, task),
+            _marks(one, task),
         )
     return table
 
 
-def _word(one: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+def _marks(one: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     marks = ["suggestive: one seed"] if one["suggestive"] else []
     marks += ["confounded"] if one["confounded"] else []
+    marks += [f"both at the {one['at_bound']}"] if one["at_bound"] else []
     if one["word"] == "inconclusive":
         resolved = words.score(one["smallest_resolvable"], task["metric"])
         marks.append(f"could resolve {resolved} {words.difference_unit(task['metric'])}{_needed(one)}")
-    said = f" [dim]({markup('; '.join(marks))})[/dim]" if marks else ""
-    return f"[{_COLOURS[one['word']]}]{one['word']}[/]{said}"
+    return f"[dim]{markup('; '.join(marks))}[/dim]"
 
 
 def _needed(one: Mapping[str, Any]) -> str:
@@ -115,7 +116,10 @@ def _transfer(console: Console, transfer: Mapping[str, Any] | None) -> None:
     if not transfer:
         return
     console.print()
-    console.print(f"[bold]against from scratch[/bold], by {markup(transfer['task'])} ({transfer['kind']} ladder)")
+    doubt = "; one seed: suggestive at most" if transfer["suggestive"] else ""
+    console.print(
+        f"[bold]against from scratch[/bold], by {markup(transfer['task'])} ({transfer['kind']} ladder{doubt})"
+    )
     for arm in transfer["arms"]:
         for name in ("data_equivalent", "multiplier", "compute_equivalent"):
             console.print(f"  {markup(arm['arm'])}  {name.replace('_', ' ')}: {markup(arm[name]['words'])}")
@@ -128,7 +132,7 @@ def _footnotes(console: Console, verdict: Mapping[str, Any]) -> None:
     ]
     floors = [one["largest_difference"] for one in verdict["noise_floor"]]
     if floors:
-        notes = [*notes, f"Equal runs (A/A) lie at most {max(floors):.2g} apart."]
+        notes = [*notes, f"Noise floor: the same recipe and seed run again differs by at most {max(floors):.2g}."]
     if verdict["measured_under"]:
         under = ", ".join(verdict["measured_under"])
         notes = [

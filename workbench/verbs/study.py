@@ -13,7 +13,7 @@ from rich.table import Table
 from workbench import files
 from workbench.compare import gate, power, verdict
 from workbench.compare.publish import publish
-from workbench.compare.question import Question
+from workbench.compare.question import Question, margin
 from workbench.compare.report import words
 from workbench.compare.scores import Scored
 from workbench.errors import ComparisonRefusedError, ExitStatus
@@ -158,10 +158,9 @@ def _foretell(console: Console, made: Plan) -> None:
     seeds = len(made.loaded.study.seeds)
     for task, facts in files.read_json(scored[0].results(made.suite.name))["tasks"].items():
         smallest = power.smallest_difference(power.prior(facts["clusters"], facts["metric"], seeds))
-        margin = Question("", "", "", "", (), "", (), made.loaded.study.margins).margin(task, facts["metric"])
-        said = f"{task}: can resolve {words.score(smallest, facts['metric'])} {words.difference_unit(facts['metric'])}"
-        if smallest > margin:
-            said += (
-                f", more than the margin of {words.score(margin, facts['metric'])}: expect `inconclusive` below that"
-            )
+        matters, unit = margin(made.loaded.study.margins, task, facts["metric"]), words.difference_unit(facts["metric"])
+        said = f"{task}: can resolve {words.score(smallest, facts['metric'])} {unit}"
+        if smallest > matters:
+            least = words.score(matters, facts["metric"])
+            said += f", more than the margin of {least}: expect `inconclusive` below that"
         console.print(said, style="dim")

@@ -24,7 +24,6 @@ from workbench.recipe.schema import Dpo, Full, Lora
 from workbench.tracking.tracker import Tracker
 from workbench.training import checkpoints, energy, trainers
 from workbench.training.callbacks import Recorder, cut_after
-from workbench.training.memory import peak_memory_bytes
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
 from workbench.worker.setup import Bench
@@ -94,7 +93,7 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         "steps": steps,
         **{name: totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
         "device_seconds": totals["seconds"],
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": recorder.peak_memory_bytes,
         **_energy(recorder, device),
     }
     files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})

@@ -20,6 +20,8 @@ class Quantity:
 
     name: str
     show: Callable[[float | None], str]
+    units: tuple[float, ...] = (1.0,)
+    """What its numbers are round in."""
 
     @property
     def ticks(self) -> FuncFormatter:
@@ -29,7 +31,7 @@ class Quantity:
 
 QUANTITIES = {
     "training_flops": Quantity("Training compute", words.flops),
-    "device_seconds": Quantity("Device time", words.seconds),
+    "device_seconds": Quantity("Device time", words.seconds, (1.0, 60.0, 3600.0, 86400.0)),
     "trainable_parameters": Quantity("Trainable parameters", words.scaled),
     "adapter_bytes": Quantity("Adapter size", words.size),
     "joules": Quantity("Energy", words.joules),
@@ -104,7 +106,7 @@ def pareto(verdict: dict[str, Any], cost: str, task: dict[str, Any], styles: Sty
     sheet = Sheet(350, 300, left=36, right=118, top=28, bottom=52)
     axes = sheet.axes
     sheet.grid("y")
-    sheet.log_x([point.price for point in paid], shown.ticks)
+    sheet.log_x([point.price for point in paid], shown.show, shown.units)
     for point in points:
         style = styles[point.name]
         if not point.price:
@@ -152,7 +154,7 @@ def learning(curves: list[dict[str, Any]], against: str, styles: Styles) -> Mark
     sheet.grid("y")
     ends = [xs[-1] for _, xs, _ in drawn]
     if max(ends) > 8 * min(ends):  # arms of very different budgets would hide each other on a linear axis
-        sheet.log_x([x for _, xs, _ in drawn for x in (xs[0], xs[-1])], quantity(against).ticks)
+        sheet.log_x([x for _, xs, _ in drawn for x in (xs[0], xs[-1])], quantity(against).show, quantity(against).units)
     else:
         sheet.axes.set_xlim(0, max(ends))
         sheet.round_ticks("x", 5)
@@ -186,8 +188,8 @@ def transfer(found: dict[str, Any], task: dict[str, Any], styles: Styles, narrow
     width, height, right = (350.0, 330.0, 122.0) if narrow else (960.0, 420.0, 150.0)
     sheet = Sheet(width, height, left=40, right=right, top=28, bottom=52)
     sheet.grid("y")
-    equivalents = [value for arm, _ in arms if (value := (arm["data_equivalent"] or {}).get("value"))]
-    sheet.log_x([*(rung[unit] for rung, _ in rungs), *equivalents], quantity(unit).ticks)
+    equivalents = [value for arm, _ in arms if (value := _place(arm["data_equivalent"] or {}))]
+    sheet.log_x([*(rung[unit] for rung, _ in rungs), *equivalents], quantity(unit).show, quantity(unit).units)
     ends = [
         end for _, score in (*rungs, *arms) for end in (score.value, score.low, score.high) if end is not None
     ]  # fmt: skip
@@ -209,13 +211,20 @@ def transfer(found: dict[str, Any], task: dict[str, Any], styles: Styles, narrow
     return sheet.svg(f"transfer-{variant}", description, variant)
 
 
+def _place(equivalent: dict[str, Any]) -> float | None:
+    """Where a data equivalent is drawn: at its bound, where no more is known."""
+    end = {"right-censored": "low", "left-censored": "high"}.get(equivalent.get("status") or "")
+    found: float | None = equivalent.get("value")
+    return equivalent.get(end) if found is None and end else found
+
+
 def _adapter(sheet: Sheet, equivalent: dict[str, Any], score: Drawn, style: ArmStyle, above: float) -> None:
     """One adapter on the ladder: its level, and the data equivalent as a drop to its interval, `above` the axis by some
     pixels; an arrow for a bound."""
     axes, (low_end, high_end) = sheet.axes, sheet.axes.get_ylim()
     foot = low_end + (high_end - low_end) * above / sheet.inner_height
     _level(sheet, style, score)
-    value, status = equivalent.get("value"), equivalent.get("status")
+    value, status = _place(equivalent), equivalent.get("status")
     if not value:
         return
     if status in _BOUNDS:

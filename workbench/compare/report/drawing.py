@@ -4,17 +4,20 @@ from the page."""
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
 from workbench.visible import visible
 
@@ -120,16 +123,19 @@ class Sheet:
                    transform=self.figure.transFigure)
         )  # fmt: skip
 
-    def log_x(self, values: list[float], show: Formatter) -> None:
-        """A logarithmic horizontal axis around some positive values, with at most five labels."""
+    def clear(self, above: float, below: float) -> None:
+        """Nothing of the grid or of a band shows between two heights of the rows: text stands there."""
+        self.axes.axhspan(above, below, color=SURFACE, linewidth=0, zorder=2.5)
+
+    def log_x(self, values: list[float], show: Callable[[float], str], units: Sequence[float] = (1.0,)) -> None:
+        """A logarithmic horizontal axis around some positive values; `units` as in `log_ticks`."""
         low, high = min(values), max(values)
         self.axes.set_xscale("log")
-        self.axes.set_xlim(low / max((high / low) ** 0.12, 1.25), high * max((high / low) ** 0.22, 1.6))
-        self.axes.xaxis.set_major_locator(LogLocator(base=10, numticks=5))
-        if high / low < 30:  # hardly more than a decade: powers of ten alone would leave one label
-            self.axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=5))
-        self.axes.xaxis.set_major_formatter(show)
-        self.axes.xaxis.set_minor_formatter(NullFormatter())
+        ends = low / max((high / low) ** 0.12, 1.25), high * max((high / low) ** 0.22, 1.6)
+        self.axes.set_xlim(*ends)
+        self.axes.xaxis.set_major_locator(FixedLocator(log_ticks(*ends, self.inner_width, show, units)))
+        self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+        self.axes.xaxis.set_minor_locator(NullLocator())
 
     def svg(self, name: str, description: str, variant: str = "") -> Markup:
         """The figure as an SVG element: no date, no fixed colours, no font of its own; `name` keeps its ids apart.
@@ -183,3 +189,53 @@ def spread(wanted: list[float], gap: float, top: float) -> list[float]:
         ceiling = placed[at] = min(placed[at], ceiling)
         ceiling -= gap
     return placed
+
+
+_LABEL_GAP = 12.0
+_LETTER = 0.6 * (FONT - 1)
+"""About the width of a letter in a tick's label, in pixels: the browser's font is not known here."""
+
+
+def log_ticks(
+    low: float, high: float, width: float, show: Callable[[float], str], units: Sequence[float] = (1.0,)
+) -> list[float]:
+    """Round numbers for a logarithmic axis of some pixels: the most, up to four, whose labels keep apart.
+
+    Of as many, those with the shorter labels and then the wider spaced are taken. A wide axis has more than four.
+
+    Args:
+        low, high: the ends of the axis, positive.
+        show: the label of a number.
+        units: what a number is round in, such as 1, 60 and 3600 where seconds are shown as minutes and hours.
+    """
+    scale = width / math.log(high / low)
+    best: tuple[int, int, float] = (0, 0, 0.0)
+    chosen: list[float] = []
+    for found in _round_numbers(low, high, units):
+        ticks = [tick for tick in found if low < tick < high]
+        labels = [show(tick) for tick in ticks]
+        places = [scale * math.log(tick / low) for tick in ticks]
+        halves = [len(label) * _LETTER / 2 for label in labels]
+        gaps = [
+            places[at + 1] - halves[at + 1] - places[at] - halves[at] for at in range(len(places) - 1)
+        ] or [width]  # fmt: skip
+        if not ticks or len(ticks) > max(4, width // 110) or min(gaps) < _LABEL_GAP or len(set(labels)) < len(labels):
+            continue
+        rank = len(ticks), -sum(map(len, labels)), min(gaps)
+        if not chosen or rank > best:
+            best, chosen = rank, ticks
+    return chosen
+
+
+def _round_numbers(low: float, high: float, units: Sequence[float]) -> Iterator[list[float]]:
+    """Rows of round numbers around an interval: some of 1, 2 and 5 in each decade, every few decades, equal steps."""
+    for unit in units:
+        first, last = math.floor(math.log10(low / unit)), math.ceil(math.log10(high / unit))
+        for digits in ((1, 2, 5), (1, 2), (1, 5), (2, 5), (1,), (2,), (5,)):
+            yield [unit * digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+        for every in (2, 3, 4, 6):
+            yield [unit * 10.0**power for power in range(first, last + 1) if power % every == 0]
+        if high / low < 10:
+            for count in (2, 3, 4, 5, 6):
+                steps = MaxNLocator(nbins=count, steps=[1, 2, 5, 10]).tick_values(low / unit, high / unit)
+                yield [float(step) for step in unit * np.asarray(steps)]

@@ -1,4 +1,5 @@
-// The page's only script: the browser of items, the copy buttons, and what printing opens. Every text of a run reaches
+// The page's only script: the browser of items, the copy buttons, which tables are wider than the
+// page, and what printing opens. Every text of a run reaches
 // the page through textContent, so nothing in it can become markup.
 "use strict";
 (() => {
@@ -24,6 +25,12 @@
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
   }
+
+  // --- wide tables ---------------------------------------------------------------------------------------------------
+  const sizes = new ResizeObserver((seen) => {
+    for (const { target } of seen) target.classList.toggle("wider", target.scrollWidth > target.clientWidth + 1);
+  });
+  for (const box of document.querySelectorAll(".scroll")) sizes.observe(box);
 
   // --- paper ---------------------------------------------------------------------------------------------------------
   let opened = [];

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from workbench.compare.pareto import COST_MARGIN, COSTS
 from workbench.compare.report import curves, plots, words
 from workbench.compare.report.drawing import WORD_MARKS, arm_styles
 from workbench.visible import visible
@@ -48,9 +49,12 @@ STATUSES = {
     "extrapolated": "beyond the ladder: the curve was continued, so this is a guess",
     "right-censored": "more than the largest rung: only a lower bound",
     "left-censored": "less than the smallest rung: only an upper bound",
-    "not converged": "a rung was still improving when it ended, so the ladder is too pessimistic",
+    "not converged": "the arm or a rung was still improving when it ended: longer training would move the figure",
 }
 
+
+_LONG_SENTENCE = 220
+"""Characters of a headline above which it is set smaller: many arms of long names would make a wall of it."""
 
 _MOST_DRAWN = 40
 """Exploratory differences that are drawn; more of them are in a table only: twenty arms have 190 pairs."""
@@ -84,6 +88,9 @@ def render(verdict: dict[str, Any], evidence: dict[str, Any]) -> str:
         equivalents=EQUIVALENTS,
         statuses=STATUSES,
         quantity=curves.quantity,
+        long_sentence=len(verdict["sentence"]) > _LONG_SENTENCE,
+        cost_margin=round(100 * (COST_MARGIN - 1)),
+        measured_costs=_listed([cost.label for cost in COSTS if cost.measured]),
         items=_items(evidence, tasks, styles),
         style_sheet=Markup((_ASSETS / "style.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -94,6 +101,11 @@ def render(verdict: dict[str, Any], evidence: dict[str, Any]) -> str:
 def _shown(value: Any) -> Any:
     """Plain text without characters that would be obeyed or would turn the writing round; markup of ours as it is."""
     return visible(value) if type(value) is str else value
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a row: `time, energy and money`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]])
 
 
 def _primary(tasks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def forest(contrasts: list[dict[str, Any]], task: dict[str, Any], narrow: bool) 
     `contrasts` are of one family. Exploratory ones are finer; an inconclusive one has a hollow marker.
     """
     metric, variant = str(task["metric"]), "narrow" if narrow else "wide"
-    step, left, right, width = (50.0, 14.0, 14.0, 350.0) if narrow else (30.0, 220.0, 310.0, 960.0)
+    step, left, right, width = (68.0, 14.0, 14.0, 350.0) if narrow else (30.0, 220.0, 310.0, 960.0)
     sheet = Sheet(width, 70 + step * len(contrasts), left=left, right=right, top=26, bottom=44)
     axes = sheet.axes
     sheet.rows()
@@ -70,8 +70,10 @@ def forest(contrasts: list[dict[str, Any]], task: dict[str, Any], narrow: bool) 
     axes.axvline(0, color=MUTED, linewidth=1)
     placed: dict[str, list[tuple[float, Drawn]]] = {}
     for at, contrast in enumerate(contrasts):
-        middle = (at + (0.72 if narrow else 0.5)) * step
-        _forest_text(sheet, contrast, metric, sheet.top + (at * step + 14 if narrow else middle), narrow)
+        middle = (at + (0.8 if narrow else 0.5)) * step
+        if narrow:
+            sheet.clear(at * step, at * step + 40)
+        _forest_text(sheet, contrast, metric, sheet.top + (at * step + 13 if narrow else middle), narrow)
         if shown := drawn(contrast, metric, "difference"):
             placed.setdefault(contrast["word"], []).append((middle, shown))
     strong = contrasts[0]["family"] == "declared"
@@ -95,20 +97,23 @@ def forest(contrasts: list[dict[str, Any]], task: dict[str, Any], narrow: bool) 
 
 
 def _forest_text(sheet: Sheet, contrast: dict[str, Any], metric: str, line: float, narrow: bool) -> None:
-    """Who against whom, the word, the difference and its interval, at a height in pixels."""
-    name = f"{words.short(contrast['arm'], 15)} − {words.short(contrast['against'], 15)}"
+    """Who against whom, the word, the difference and its interval, at a height in pixels; narrow pages have two lines."""
+    limit = 21 if narrow else 15
+    name = f"{words.short(contrast['arm'], limit)} − {words.short(contrast['against'], limit)}"
     doubts = "*" * contrast["suggestive"] + "†" * contrast["confounded"]
     word = f"{WORD_MARKS[contrast['word']]} {contrast['word']}{doubts}"
     amount = words.difference(contrast["difference"], metric)
     look = {"fontweight": "bold" if contrast["family"] == "declared" else "normal"}
-    sheet.write(0, line, words.short(name, 25) if narrow else name, **look)
+    sheet.write(0, line, name, **look)
     colour = WORD_COLOURS[contrast["word"]]
+    limits = words.interval(contrast["low"], contrast["high"], metric)
     if narrow:
-        sheet.write(sheet.width, line, f"{word}  {amount}", ha="right", color=colour, **look)
+        sheet.write(0, line + 17, word, color=colour, **look)
+        numbers = f"{amount} ({limits})" if limits else amount
+        sheet.write(sheet.width, line + 17, numbers, ha="right", **look)
         return
     sheet.write(sheet.width - 282, line, word, color=colour, **look)
     sheet.write(sheet.width - 118, line, amount, ha="right", **look)
-    limits = words.interval(contrast["low"], contrast["high"], metric)
     sheet.write(sheet.width - 110, line, f"({limits})" if limits else "", color=MUTED, fontsize=FONT - 1)
 
 
@@ -139,6 +144,8 @@ def forgetting(arms: list[dict[str, Any]], styles: Styles, task: dict[str, Any],
     for at, arm in enumerate(arms):
         kept, middle = arm["retention"][task["id"]], (at + (0.72 if narrow else 0.5)) * step
         line = sheet.top + (at * step + 14 if narrow else middle)
+        if narrow:
+            sheet.clear(at * step, at * step + 24)
         sheet.write(0, line, words.short(arm["name"], 24))
         moved = f"{words.score(kept['before'], metric)} → {words.score(kept['after'], metric)}"
         sheet.write(width - (0 if narrow else 250), line, moved, ha="right" if narrow else "left")
