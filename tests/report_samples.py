@@ -136,7 +136,7 @@ def _gate(confounded: bool) -> dict[str, Any]:
              "because": "varied"},
             {"field": "base.init", "values": {"pretrained": trained[:-1], "random": ["scratch"]}, "because": "varied"},
             {"field": "data.order", "values": {"5f2c": trained, "91ae": trained}, "because": "follows from seed"},
-            {"field": "budget.tokens", "values": {"310000": trained, "310422": trained}, "because": "follows from seed"},
+            {"field": "budget.tokens", "values": {"31": trained, "32": trained}, "because": "follows from seed"},
         ],
         "harmless": [
             {"field": "host", "values": {"node-1": trained[:3], "node-2": trained[3:]}, "because": "a name only"}

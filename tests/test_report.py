@@ -19,7 +19,7 @@ from report_samples import ARMS, HOSTILE, sample_evidence, sample_verdict
 
 from workbench.compare.report import words
 from workbench.compare.report.curves import quantity
-from workbench.compare.report.drawing import log_ticks, spread
+from workbench.compare.report.drawing import cost_ticks, spread
 from workbench.compare.report.page import render
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -240,33 +240,33 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "low", "high", "labels"),
+    ("cost", "low", "high", "is_log", "labels"),
     [
-        ("training_flops", 11.6e9, 28.8e9, ["15 GFLOP", "20 GFLOP"]),
-        ("device_seconds", 24.0, 49.0, ["30 s", "40 s"]),
-        ("device_seconds", 150.0, 900.0, ["5 min", "10 min"]),
-        ("peak_memory_bytes", 1.9e8, 5.2e8, ["200 MB", "300 MB", "400 MB"]),
-        ("trainable_parameters", 1.2e4, 3.1e6, ["100 k", "1 M"]),
+        ("training_flops", 11.6e9, 28.8e9, False, ["15 GFLOP", "25 GFLOP"]),
+        ("device_seconds", 24.0, 49.0, False, ["25 s", "35 s", "45 s"]),
+        ("device_seconds", 150.0, 900.0, True, ["5 min", "10 min"]),
+        ("peak_memory_bytes", 1.9e8, 5.2e8, False, ["200 MB", "300 MB", "400 MB", "500 MB"]),
+        ("trainable_parameters", 1.2e4, 3.1e6, True, ["20 k", "200 k", "2 M"]),
     ],
 )
-def test_ticks_of_a_cost_are_round(cost: str, low: float, high: float, labels: list[str]) -> None:
+def test_ticks_of_a_cost_are_round(cost: str, low: float, high: float, is_log: bool, labels: list[str]) -> None:
     shown = quantity(cost)
-    assert [shown.show(tick) for tick in log_ticks(low, high, 196, shown.show, shown.units)] == labels
+    assert [shown.show(tick) for tick in cost_ticks(low, high, 196, shown.show, shown.units, is_log=is_log)] == labels
 
 
 @pytest.mark.parametrize("cost", ["training_flops", "device_seconds", "trainable_parameters", "usd"])
-@pytest.mark.parametrize("ratio", [2.0, 2.5, 3.3, 4.7, 8.0, 13.0, 60.0, 900.0, 1e5, 1e8])
+@pytest.mark.parametrize("ratio", [2.0, 2.5, 3.3, 4.7, 6.1, 8.0, 13.0, 60.0, 900.0, 1e5, 1e8])
 def test_an_axis_has_two_to_four_labels_that_keep_apart(cost: str, ratio: float) -> None:
-    shown = quantity(cost)
-    for start in (1.03, 1.4, 2.2, 3.7, 4.9, 6.3, 8.8):
-        low = start * 10
-        ticks = log_ticks(low, low * ratio, 196, shown.show, shown.units)
+    shown, is_log = quantity(cost), ratio > 6
+    for low in (10.3, 14.0, 22.0, 37.0, 49.0, 63.0, 88.0):
+        ticks = cost_ticks(low, low * ratio, 196, shown.show, shown.units, is_log=is_log)
         assert 2 <= len(ticks) <= 4, (low, ticks)
-        edges = [
-            (196 * math.log(tick / low) / math.log(ratio), 3.3 * len(shown.show(tick))) for tick in ticks
-        ]  # fmt: skip
-        for (place, half), (next_place, next_half) in itertools.pairwise(edges):
-            assert next_place - next_half - place - half > 8
+        places = [
+            math.log(tick / low) / math.log(ratio) if is_log else (tick / low - 1) / (ratio - 1) for tick in ticks
+        ]
+        halves = [3.3 * len(shown.show(tick)) for tick in ticks]
+        for left, right in itertools.pairwise(range(len(ticks))):
+            assert 196 * (places[right] - places[left]) - halves[right] - halves[left] > 7, (low, ticks)
 
 
 def test_what_the_fronts_take_for_equal_is_said(page_text: str) -> None:

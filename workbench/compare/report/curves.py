@@ -94,7 +94,7 @@ def _points(arms: list[dict[str, Any]], task: dict[str, Any], cost: str) -> list
 
 
 def pareto(verdict: dict[str, Any], cost: str, task: dict[str, Any], styles: Styles) -> Markup | None:
-    """Quality against one cost (log scale), the arms nobody beats joined by a line, the dominated ones hollow.
+    """Quality against one cost, the arms nobody beats joined by a line, the dominated ones hollow.
 
     An arm that cost nothing, such as the untouched base, is a level. None where there are fewer than two arms, or all
     of them cost nothing.
@@ -106,7 +106,7 @@ def pareto(verdict: dict[str, Any], cost: str, task: dict[str, Any], styles: Sty
     sheet = Sheet(350, 300, left=36, right=118, top=28, bottom=52)
     axes = sheet.axes
     sheet.grid("y")
-    sheet.log_x([point.price for point in paid], shown.show, shown.units)
+    sheet.cost_x([point.price for point in paid], shown.show, shown.units)
     for point in points:
         style = styles[point.name]
         if not point.price:
@@ -154,7 +154,9 @@ def learning(curves: list[dict[str, Any]], against: str, styles: Styles) -> Mark
     sheet.grid("y")
     ends = [xs[-1] for _, xs, _ in drawn]
     if max(ends) > 8 * min(ends):  # arms of very different budgets would hide each other on a linear axis
-        sheet.log_x([x for _, xs, _ in drawn for x in (xs[0], xs[-1])], quantity(against).show, quantity(against).units)
+        sheet.cost_x(
+            [x for _, xs, _ in drawn for x in (xs[0], xs[-1])], quantity(against).show, quantity(against).units
+        )
     else:
         sheet.axes.set_xlim(0, max(ends))
         sheet.round_ticks("x", 5)
@@ -189,7 +191,7 @@ def transfer(found: dict[str, Any], task: dict[str, Any], styles: Styles, narrow
     sheet = Sheet(width, height, left=40, right=right, top=28, bottom=52)
     sheet.grid("y")
     equivalents = [value for arm, _ in arms if (value := _place(arm["data_equivalent"] or {}))]
-    sheet.log_x([*(rung[unit] for rung, _ in rungs), *equivalents], quantity(unit).show, quantity(unit).units)
+    sheet.cost_x([*(rung[unit] for rung, _ in rungs), *equivalents], quantity(unit).show, quantity(unit).units)
     ends = [
         end for _, score in (*rungs, *arms) for end in (score.value, score.low, score.high) if end is not None
     ]  # fmt: skip

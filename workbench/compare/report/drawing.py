@@ -32,6 +32,9 @@ INK, MUTED, LINE, SURFACE, ACCENT, *_REST = COLOURS = tuple(f"#fe{number:02x}dc"
 WORD_COLOURS = dict(zip(("better", "worse", "equivalent", "inconclusive"), _REST, strict=False))
 WORD_MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "inconclusive": "?"}
 
+_LINEAR_BELOW = 3.0
+"""The ratio of the largest to the least cost below which an axis is linear: too few round numbers lie between."""
+
 _DASHES = ((1.0, 0.0), (5.0, 2.0), (1.5, 1.8), (7.0, 2.0, 1.5, 2.0))
 _MARKERS = {
     "o": "M13 1.2a3.8 3.8 0 1 0 .01 0z",
@@ -127,13 +130,18 @@ class Sheet:
         """Nothing of the grid or of a band shows between two heights of the rows: text stands there."""
         self.axes.axhspan(above, below, color=SURFACE, linewidth=0, zorder=2.5)
 
-    def log_x(self, values: list[float], show: Callable[[float], str], units: Sequence[float] = (1.0,)) -> None:
-        """A logarithmic horizontal axis around some positive values; `units` as in `log_ticks`."""
+    def cost_x(self, values: list[float], show: Callable[[float], str], units: Sequence[float] = (1.0,)) -> None:
+        """A horizontal axis around some positive values, logarithmic where the largest is three times the least.
+
+        `show` and `units` as in `cost_ticks`.
+        """
         low, high = min(values), max(values)
-        self.axes.set_xscale("log")
+        is_log = high / low >= _LINEAR_BELOW
+        self.axes.set_xscale("log" if is_log else "linear")
         ends = low / max((high / low) ** 0.12, 1.25), high * max((high / low) ** 0.22, 1.6)
         self.axes.set_xlim(*ends)
-        self.axes.xaxis.set_major_locator(FixedLocator(log_ticks(*ends, self.inner_width, show, units)))
+        ticks = cost_ticks(*ends, self.inner_width, show, units, is_log=is_log)
+        self.axes.xaxis.set_major_locator(FixedLocator(ticks))
         self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
         self.axes.xaxis.set_minor_locator(NullLocator())
 
@@ -191,51 +199,63 @@ def spread(wanted: list[float], gap: float, top: float) -> list[float]:
     return placed
 
 
-_LABEL_GAP = 12.0
+_LABEL_GAP = 8.0
 _LETTER = 0.6 * (FONT - 1)
 """About the width of a letter in a tick's label, in pixels: the browser's font is not known here."""
 
 
-def log_ticks(
-    low: float, high: float, width: float, show: Callable[[float], str], units: Sequence[float] = (1.0,)
+def cost_ticks(
+    low: float,
+    high: float,
+    width: float,
+    show: Callable[[float], str],
+    units: Sequence[float] = (1.0,),
+    *,
+    is_log: bool = True,
 ) -> list[float]:
-    """Round numbers for a logarithmic axis of some pixels: the most, up to four, whose labels keep apart.
+    """Round numbers for an axis of some pixels: the most, up to four, whose labels keep apart.
 
     Of as many, those with the shorter labels and then the wider spaced are taken. A wide axis has more than four.
 
     Args:
         low, high: the ends of the axis, positive.
         show: the label of a number.
-        units: what a number is round in, such as 1, 60 and 3600 where seconds are shown as minutes and hours.
+        units: what a number is round in, the smallest first, such as 1, 60 and 3600 where seconds are shown as minutes
+            and hours.
     """
-    scale = width / math.log(high / low)
-    best: tuple[int, int, float] = (0, 0, 0.0)
-    chosen: list[float] = []
-    for found in _round_numbers(low, high, units):
-        ticks = [tick for tick in found if low < tick < high]
+    ranked = []
+    for found in _in_decades(low, high, units) if is_log else _in_equal_steps(low, high, units):
+        ticks = np.array([tick for tick in found if low < tick < high])
         labels = [show(tick) for tick in ticks]
-        places = [scale * math.log(tick / low) for tick in ticks]
-        halves = [len(label) * _LETTER / 2 for label in labels]
-        gaps = [
-            places[at + 1] - halves[at + 1] - places[at] - halves[at] for at in range(len(places) - 1)
-        ] or [width]  # fmt: skip
-        if not ticks or len(ticks) > max(4, width // 110) or min(gaps) < _LABEL_GAP or len(set(labels)) < len(labels):
-            continue
-        rank = len(ticks), -sum(map(len, labels)), min(gaps)
-        if not chosen or rank > best:
-            best, chosen = rank, ticks
-    return chosen
+        places = np.log(ticks / low) / np.log(high / low) if is_log else (ticks - low) / (high - low)
+        lengths = np.array([len(label) for label in labels], dtype=float)
+        gaps = width * np.diff(places) - _LETTER * (lengths[1:] + lengths[:-1]) / 2
+        apart = float(gaps.min(initial=width))
+        if len(ticks) <= max(4, width // 110) and apart >= _LABEL_GAP and len(set(labels)) == len(labels):
+            ranked.append((len(ticks), -float(lengths.sum()), apart, [float(tick) for tick in ticks]))
+    return max(ranked)[-1] if ranked else []
 
 
-def _round_numbers(low: float, high: float, units: Sequence[float]) -> Iterator[list[float]]:
-    """Rows of round numbers around an interval: some of 1, 2 and 5 in each decade, every few decades, equal steps."""
+def _in_decades(low: float, high: float, units: Sequence[float]) -> Iterator[list[float]]:
+    """Rows of numbers around an interval: some of 1, 2 and 5 in every decade, or a 1 every few decades."""
     for unit in units:
         first, last = math.floor(math.log10(low / unit)), math.ceil(math.log10(high / unit))
+        # A part of a minute is not round, a part of the smallest unit is.
+        powers = [power for power in range(first, last + 1) if power >= 0 or unit == units[0]]
         for digits in ((1, 2, 5), (1, 2), (1, 5), (2, 5), (1,), (2,), (5,)):
-            yield [unit * digit * 10.0**power for power in range(first, last + 1) for digit in digits]
-        for every in (2, 3, 4, 6):
-            yield [unit * 10.0**power for power in range(first, last + 1) if power % every == 0]
-        if high / low < 10:
-            for count in (2, 3, 4, 5, 6):
-                steps = MaxNLocator(nbins=count, steps=[1, 2, 5, 10]).tick_values(low / unit, high / unit)
-                yield [float(step) for step in unit * np.asarray(steps)]
+            yield [unit * digit * 10.0**power for power in powers for digit in digits]
+        for every in (2, 3, 4):
+            yield [unit * 10.0**power for power in powers if power % every == 0]
+
+
+def _in_equal_steps(low: float, high: float, units: Sequence[float]) -> Iterator[list[float]]:
+    """Rows of multiples of 1, 2 or 5 times a power of ten, some of them with all but every second left out."""
+    for unit in units:
+        most = math.floor(math.log10((high - low) / unit))
+        for step in (digit * 10.0**power for power in (most - 1, most) for digit in (1, 2, 5)):
+            if step < 1 and unit != units[0]:
+                continue
+            found = [
+                unit * step * number for number in range(math.ceil(low / unit / step), int(high / unit / step) + 1)
+            ]
+            yield from (found, found[::2], found[1::2])

@@ -97,7 +97,7 @@ def forest(contrasts: list[dict[str, Any]], task: dict[str, Any], narrow: bool) 
 
 
 def _forest_text(sheet: Sheet, contrast: dict[str, Any], metric: str, line: float, narrow: bool) -> None:
-    """Who against whom, the word, the difference and its interval, at a height in pixels; narrow pages have two lines."""
+    """Who against whom, the word, the difference and its interval, at a height in pixels; on two lines if narrow."""
     limit = 21 if narrow else 15
     name = f"{words.short(contrast['arm'], limit)} − {words.short(contrast['against'], limit)}"
     doubts = "*" * contrast["suggestive"] + "†" * contrast["confounded"]
