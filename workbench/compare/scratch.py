@@ -127,29 +127,20 @@ def _point(arm: ArmRuns, found: TaskScores) -> dict[str, Any]:
     return {"arm": arm.name, **place, "text_bytes": distinct_bytes(arm), "examples": examples, **_amounts(arm)}
 
 
+def _trained(arm: ArmRuns, found: TaskScores) -> dict[str, Any]:
+    """The fields that rungs and targets share."""
+    reached = {"value": found.score(arm.name).estimate.value, "draws": found.draws(arm.name)}
+    return {"arm": arm.name, "data": distinct_bytes(arm), **reached, **_amounts(arm)}
+
+
 def _rung(arm: ArmRuns, base: str, converged: dict[str, bool | None], found: TaskScores) -> Rung:
-    return Rung(
-        arm=arm.name,
-        data=distinct_bytes(arm),
-        value=found.score(arm.name).estimate.value,
-        draws=found.draws(arm.name),
-        converged=bool(converged[arm.name]),
-        own_size=_base(arm) == base,
-        **_amounts(arm),
-    )
+    settled = bool(converged[arm.name])
+    return Rung(**_trained(arm, found), converged=settled, own_size=_base(arm) == base)
 
 
 def _target(arm: ArmRuns, series: str | None, converged: dict[str, bool | None], found: TaskScores) -> Target:
-    return Target(
-        arm=arm.name,
-        data=distinct_bytes(arm),
-        value=found.score(arm.name).estimate.value,
-        draws=found.draws(arm.name),
-        converged=converged[arm.name] is not False,
-        base=_base(arm),
-        series=series,
-        **_amounts(arm),
-    )
+    settled = converged[arm.name] is not False  # of a base as it is, nothing was cut short
+    return Target(**_trained(arm, found), converged=settled, base=_base(arm), series=series)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from workbench.compare.transfer.inversion import (
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One arm trained from random weights."""
+class Trained:
+    """One arm with what it took and what it reached."""
 
     arm: str
     data: float
@@ -41,25 +41,23 @@ class Rung:
     draws: Floats
     """Bootstrap draws of it, shape (draws,); all arms on the same item resamples."""
     converged: bool
+
+
+@dataclass(frozen=True)
+class Rung(Trained):
+    """One arm trained from random weights."""
+
     own_size: bool
     """Whether its architecture and size are the base's own: only such rungs count for data."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """One arm that started from the base; fields as in `Rung`."""
+class Target(Trained):
+    """One arm that started from the base."""
 
-    arm: str
-    data: float
-    training_flops: float
-    device_seconds: float
-    usd: float | None
-    value: float
-    draws: Floats
-    converged: bool
     base: str
     series: str | None = None
-    """What arms of one method that differ only in their data share: along it the multiplier's fall below 1 is found."""
+    """Arms that differ in their data only share it: where the multiplier falls below 1 is found along it."""
 
 
 @dataclass(frozen=True)
