@@ -62,6 +62,11 @@ class ArmRuns:
         return bool(self.facts[0]["base.init"] == "random")
 
     @property
+    def base_name(self) -> str:
+        """What its base is called: the last part of a path or of a repository's name."""
+        return str(self.facts[0]["base.name"]).rstrip("/").rsplit("/", 1)[-1]
+
+    @property
     def is_fixed(self) -> bool:
         """Whether no seed changes it: the base as it is."""
         return not self.trains and not self.from_scratch

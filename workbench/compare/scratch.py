@@ -37,7 +37,7 @@ def weigh(
     found = scores[table.task]
     kinds = Counter(_but_for_its_data(arm) for arm in targets)
     series = {
-        arm.name: f"{question.families.get(arm.name, arm.name)} on {arm.facts[0]['base.name']}"
+        arm.name: f"{question.families.get(arm.name, arm.name)} on {arm.base_name}"
         for arm in targets
         if arm.trains and kinds[_but_for_its_data(arm)] > 1
     }

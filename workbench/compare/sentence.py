@@ -18,7 +18,7 @@ _MOST = 4
 def label(arm: ArmRuns) -> str:
     """What an arm is: method, and what it starts from."""
     facts = arm.facts[0]
-    base = str(facts["base.name"]).rstrip("/").rsplit("/", 1)[-1]
+    base = arm.base_name
     if not arm.trains:
         return f"{base} as it is" if arm.is_fixed else f"{base}, random weights"
     method = str(facts["method.name"])
