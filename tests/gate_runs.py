@@ -304,7 +304,7 @@ def score(
         },
         "evaluation": resolved.recipe.evaluation.model_dump(mode="json", include={"batch_size", "fewshot"}),
         "tasks": {task.id: {"metric": task.primary, "role": task.role, "higher_is_better": True, **estimate.as_words(),
-                            "longest_tokens": 8, "states": {"ok": len(made)}}},
+                            "long_tokens": 8, "states": {"ok": len(made)}}},
         "evaluation_seconds": 0.5, "content": pin.suite_content(found),
     }  # fmt: skip
     files.write_jsonl(run.items(found.name), made)

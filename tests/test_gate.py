@@ -861,7 +861,7 @@ def test_positions_that_a_fresh_model_never_saw_are_a_confound(desk: Desk) -> No
     assert named(held(vary, tuned=tuned, scratch=scratch).confounds) == set()
     longest = files.read_json(scratch.data)["longest_tokens"]
     for run in (tuned, scratch):
-        edit(run.results("sums"), "tasks", "sums", "longest_tokens", to=longest + 320)
+        edit(run.results("sums"), "tasks", "sums", "long_tokens", to=longest + 320)
     found = held(vary, tuned=tuned, scratch=scratch).confounds
     assert [(one.field, one.values) for one in found] == [
         ("scoring.positions_never_trained", {"0": ["tuned"], "320": ["scratch"]})

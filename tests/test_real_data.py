@@ -68,8 +68,8 @@ def test_tinyshakespeare(workbench: Callable[..., Outcome], tmp_path: Path, shar
     made = recipe(
         tmp_path,
         stories,
-        "objective: pretrain\ndata: {name: plays, max_length: 192}\nevaluation: {suite: ./plays-suite.yaml}\n"
-        "training: {steps: 100, batch_size: 8, learning_rate: 1e-2}\n",
+        "objective: pretrain\ndata: plays\nevaluation: {suite: ./plays-suite.yaml}\n"
+        "training: {steps: 100, batch_size: 3, learning_rate: 1e-2}\n",
     )
     found, by_name = arms(workbench, made, "3e-3")
     base, tuned, scratch = (by_name[name]["scores"]["plays"] for name in ("base", "tuned", "scratch"))

@@ -100,9 +100,9 @@ def _items_trained_on(
 
 
 def _positions_never_trained(account: Mapping[str, Any], results: Mapping[str, Any]) -> int:
-    """How far the longest sequence of a task that was trained for reaches beyond the longest row: a model that began
-    from random weights knows nothing of such positions, while a pretrained one does."""
-    longest = [task.get("longest_tokens", 0) for task in results["tasks"].values() if task.get("role") == "target"]
+    """How far the long items of a task that was trained for (a tenth of them and more) reach beyond the longest row: a
+    model that began from random weights knows nothing of such positions, while a pretrained one does."""
+    longest = [task.get("long_tokens", 0) for task in results["tasks"].values() if task.get("role") == "target"]
     return max(0, max(longest, default=0) - int(account["longest_tokens"]))
 
 

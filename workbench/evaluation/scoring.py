@@ -20,8 +20,8 @@ from workbench.evaluation.likelihood import Pair, continuation_logprobs
 from workbench.progress import Progress
 
 Row = dict[str, Any]
-"""id, cluster, value, weight, state, tokens (of the longest sequence that the model was given), and what the task adds.
-The metric is sum(value * weight) / sum(weight)."""
+"""id, cluster, value, weight, state, tokens (of the longest sequence asked for it; with options, the right one's), and
+what the task adds. The metric is sum(value * weight) / sum(weight)."""
 
 _BITS = math.log(2.0)
 
@@ -98,7 +98,7 @@ def _refuse_lossy(renderer: Renderer, ids: list[int], item: Item, task: Heldout)
 def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     """The likeliest of the given options, after the prompt."""
     pairs: list[Pair] = []
-    longest = []
+    lengths = []
     for item in items:
         messages = scorer.renderer.with_shots(item.shots, item.messages)
         prompt = scorer.renderer.prompt(messages)
@@ -113,10 +113,10 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
                     )
                 )
             pairs.append((prompt, ids))
-        longest.append(max(sum(map(len, pair)) for pair in pairs[-len(item.options) :]))
+        lengths.append(sum(map(len, pairs[item.options.index(item.expected) - len(item.options)])))
     scores = iter(_logprobs(scorer, pairs, task.id))
     rows = []
-    for item, tokens in zip(items, longest, strict=True):
+    for item, tokens in zip(items, lengths, strict=True):
         found = [next(scores) for _ in item.options]
         sizes = [max(len(option.encode()), 1) for option in item.options]
         right = item.options.index(item.expected)
