@@ -24,7 +24,7 @@ def evidence(arms: Sequence[ArmRuns], tables: Sequence[TaskTable]) -> dict[str, 
     total = sum(len(table.ids) for table in tables)
     return {
         "learning": [
-            {"arm": arm.name, "seed": seed, "run": run.name, **_curve(run)}
+            {"arm": arm.name, "seed": seed, **_curve(run)}
             for arm in arms
             if arm.trains
             for seed, run in zip(arm.seeds, arm.runs, strict=True)
@@ -35,7 +35,7 @@ def evidence(arms: Sequence[ArmRuns], tables: Sequence[TaskTable]) -> dict[str, 
 
 
 def _curve(run: Run) -> dict[str, list[float]]:
-    """The training loss over examples, operations and seconds, thinned."""
+    """The training loss over examples and operations, thinned."""
     rows = list(files.read_jsonl(run.metrics))
     kept = (
         [rows[at] for at in sorted({round(at) for at in np.linspace(0, len(rows) - 1, _MOST_POINTS)})] if rows else []
@@ -44,7 +44,6 @@ def _curve(run: Run) -> dict[str, list[float]]:
     return {
         "examples": [row["examples"] for row in kept],
         "training_flops": [training_flops(work, row["tokens"], row["squared_lengths"]) for row in kept],
-        "seconds": [row["seconds"] for row in kept],
         "loss": [row["loss"] for row in kept],
     }
 

@@ -14,6 +14,7 @@ from workbench.compare import arms as arm_rows
 from workbench.compare.arms import ArmRuns
 from workbench.compare.contrasts import TaskScores
 from workbench.compare.evidence import evidence
+from workbench.compare.facts import Facts
 from workbench.compare.fields import SEED
 from workbench.compare.gate import Gate
 from workbench.compare.pairs import Judged, Proofs
@@ -73,9 +74,14 @@ def _case(question: Question, arms: list[ArmRuns], found: Gate) -> _Case:
     own = {(one.run.path.resolve(), one.suite): arm.name for arm in arms if arm.is_fixed for one in arm.scored}
     bases: dict[str, str] = {}
     more: dict[str, list[Scored]] = {}
+    known: dict[Scored, list[Facts]] = {}  # many arms start from one base
     for arm in arms:
         base = arm_rows.base_run(arm)
-        if base is None or gate.check({arm.name: arm.facts, "": arm_rows.read("", [base]).facts}, [SEED]).confounds:
+        if base is None:
+            continue
+        if base not in known:
+            known[base] = arm_rows.read("", [base]).facts
+        if gate.check({arm.name: arm.facts, "": known[base]}, [SEED]).confounds:
             continue  # what changed would not be training alone
         place = (base.run.path.resolve(), base.suite)
         if place not in own:
