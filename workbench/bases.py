@@ -17,7 +17,7 @@ from workbench.errors import BaseError, Problem
 transformers_logging.disable_progress_bar()  # a bar for every load would drown our own
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Loading:
     init: str = "pretrained"
     """pretrained or random."""
     dtype: str = "fp32"
-    """Storage of the weights: fp32 or bf16."""
+    """Storage of the weights: fp32, fp16 or bf16."""
     quantization: str = "none"
     """none, nf4 or fp4."""
     double_quantization: bool = True

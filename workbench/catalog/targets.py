@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from workbench.catalog.backends import BackendRow, DeviceKind, backends
 from workbench.catalog.cards import Row
 
-DeviceKind = Literal["cpu", "cuda", "npu", "xpu", "mps"]
+Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
 
 
 class TargetRow(Row):
@@ -19,8 +20,17 @@ class TargetRow(Row):
 
     name: str
     device: DeviceKind
-    memory_gib: float | None
+    """torch's name of the device."""
+    backend: str | None = None
+    """Its row of backends.yaml. None: the one called like the device."""
+    memory_gib: Annotated[float, Field(gt=0)] | None
     """Memory of one device, GiB; None: the machine's own."""
+    gigabytes_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Bandwidth of its memory, 10^9 bytes a second; None: not known."""
+    peak_tflops: dict[Arithmetic, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Dense matrix products at their best, 10^12 operations a second, by arithmetic; those that are known."""
+    rates_source: str | None = None
+    """Where bandwidth and rates are stated."""
     bf16: bool
     """Whether bf16 arithmetic is native (auto precision follows it)."""
     nf4: bool
@@ -37,6 +47,17 @@ class TargetRow(Row):
     """Who asks that price, and where it was read; `recipe` where the recipe states it."""
     price_as_of: str | None = None
     """Day on which the price was read."""
+
+    def capabilities(self) -> BackendRow:
+        """What the libraries can do on it."""
+        return backends()[self.backend or self.device]
+
+
+class OwnTargets(Row):
+    """Targets that a user describes: `targets.yaml` beside the recipe, or in a folder above it."""
+
+    targets: Annotated[list[TargetRow], Field(min_length=1)]
+    """Rows like those of the catalog. One of the same name goes before the catalog's."""
 
 
 @cache

@@ -17,6 +17,7 @@ from workbench.recipe.resolved import Resolved
 SCHEMA_VERSION = 1
 _HASH_DIGITS = 10
 _DATA_PATHS = {"name"}
+_NO_RESULT = {"checkpoint_every", "precision", "preflight"}
 _CARD_PROSE = {"description", "licence", "origin", "as_of", "source", "splits"}
 
 
@@ -44,7 +45,7 @@ def identity(resolved: Resolved, contents: Contents) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "base": sorted(contents.base.values()),
         "init": recipe.base.init,
-        "method": recipe.method.model_dump(exclude_defaults=True, exclude={"init_from"}) | {"name": recipe.method.name},
+        "method": recipe.method.model_dump(exclude_defaults=True, exclude={"init_from", "storage"}) | {"name": recipe.method.name},
         "dtype": resolved.dtype,
         "device": resolved.target.device,
         "seed": recipe.seed if resolved.trains or random_base else 0,
@@ -59,7 +60,7 @@ def identity(resolved: Resolved, contents: Contents) -> dict[str, Any]:
             "rows": sorted(contents.data.values()),
             "card": resolved.data.card.model_dump(exclude_defaults=True, exclude=_CARD_PROSE),
             "share": list(split.share) if split and split.share else None,
-            "training": recipe.training.model_dump(exclude_defaults=True, exclude={"checkpoint_every", "precision"}),
+            "training": recipe.training.model_dump(exclude_defaults=True, exclude=_NO_RESULT),
             "init_from": contents.init_from,
         }
         if contents.items is not None:  # the one way in which scoring changes what is trained on

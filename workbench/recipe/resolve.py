@@ -12,7 +12,7 @@ from workbench import documents, resources
 from workbench.catalog.bases import bases, pretraining_flops
 from workbench.catalog.cards import Card
 from workbench.catalog.suites import LmEval, Suite
-from workbench.catalog.targets import TargetRow, targets
+from workbench.catalog.targets import OwnTargets, TargetRow, targets
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.recipe import rules
 from workbench.recipe.load import Loaded, absolute
@@ -42,7 +42,7 @@ def resolve(loaded: Loaded) -> Resolved:
     folder = Path(document.name).absolute().parent
     base = attempt(lambda: _with_pretraining(find_base(recipe.base, document.where(("base", "name")))))
     card = attempt(lambda: find_card(recipe.data.name, folder, document.where(("data", "name"))))
-    target = attempt(lambda: find_target(recipe.target.name, document.where(("target", "name"))))
+    target = attempt(lambda: find_target(recipe.target.name, folder, document.where(("target", "name"))))
     name = recipe.evaluation.suite
     suite = attempt(lambda: find_suite(name, folder, document.where(("evaluation", "suite")))) if name else None
     suite = suite and with_fewshot(suite, recipe.evaluation.fewshot)
@@ -177,14 +177,32 @@ def with_fewshot(suite: ResolvedSuite, fewshot: int | None) -> ResolvedSuite:
     return suite.model_copy(update={"name": f"{suite.name}-{fewshot}shot", "file": suite.name, "suite": changed})
 
 
-def find_target(name: str, where: str) -> TargetRow:
-    """A row of the target catalog; `auto` is what this machine has."""
+def known_targets(folder: Path) -> dict[str, TargetRow]:
+    """The catalog's targets, under those of the nearest `targets.yaml` upwards from `folder`.
+
+    Raises:
+        RecipeError: that file is wrong.
+    """
+    path = _upwards(folder, Path("targets.yaml"))
+    if path is None:
+        return targets()
+    own = documents.check(OwnTargets, documents.read(path)).targets
+    return targets() | {row.name: row for row in own}
+
+
+def find_target(name: str, folder: Path, where: str) -> TargetRow:
+    """A row of the target catalog or of the user's own; `auto` is what this machine has.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
     name = _this_machine() if name == "auto" else name
-    if name not in targets():
-        raise RecipeError(
-            Problem(where, f"no target is called {name!r}", documents.did_you_mean(name, ["auto", *targets()]))
-        )
-    return targets()[name]
+    known = known_targets(folder)
+    if name not in known:
+        own = f"; or describe your own in {documents.display(folder / 'targets.yaml')}"
+        advice = documents.did_you_mean(name, ["auto", *known]) + own
+        raise RecipeError(Problem(where, f"no target is called {name!r}", advice))
+    return known[name]
 
 
 def _with_stated_facts(row: TargetRow, stated: Target) -> TargetRow:
@@ -209,16 +227,24 @@ def _this_machine() -> str:
 
 
 def _written_out(recipe: Recipe) -> Recipe:
-    """The recipe with the defaults that depend on other fields: the adapter's alpha, one epoch."""
+    """The recipe with the defaults that depend on other fields: the adapter's alpha, one epoch, the sharding, the layout."""
     changes: dict[str, object] = {}
     if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
         changes["method"] = recipe.method.model_copy(update={"alpha": 2.0 * recipe.method.rank})
+    target = recipe.target
+    if target.sharding == "auto":
+        target = target.model_copy(update={"sharding": "ddp" if target.devices * target.nodes > 1 else "none"})
+    if target.layout == "auto":
+        target = target.model_copy(
+            update={"layout": "flattened" if target.attention == "flash_attention_2" else "padded"}
+        )
+    changes["target"] = target
     if recipe.training.epochs is None and recipe.training.steps is None:
         changes["training"] = recipe.training.model_copy(update={"epochs": 1.0})
     return recipe.model_copy(update=changes)
 
 
-def _dtype(recipe: Recipe, target: TargetRow) -> Literal["fp32", "bf16"]:
+def _dtype(recipe: Recipe, target: TargetRow) -> Literal["fp32", "fp16", "bf16"]:
     if recipe.training.precision == "auto":
         return "bf16" if target.bf16 else "fp32"
     return recipe.training.precision

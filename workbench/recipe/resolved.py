@@ -56,7 +56,7 @@ class Resolved(Row):
     data: ResolvedCard
     suite: ResolvedSuite | None
     target: TargetRow
-    dtype: Literal["fp32", "bf16"]
+    dtype: Literal["fp32", "fp16", "bf16"]
     """What `training.precision` became on this target."""
 
     @property

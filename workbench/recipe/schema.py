@@ -64,6 +64,9 @@ class Qlora(_Lora):
     """The 4-bit type of the frozen weights."""
     double_quantization: Flag = True
     """Quantise the scales as well: 4.13 instead of 4.5 bits a weight."""
+    storage: Literal["auto", "uint8", "fp32", "bf16"] = "auto"
+    """Type that the packed 4-bit weights lie in. auto: that of the arithmetic where weights are sharded (fsdp spreads no
+    uint8), else uint8."""
     init_from: str | None = None
     """As in lora."""
 
@@ -192,12 +195,16 @@ class Training(Section):
     """Gradients are scaled down to this norm; 0 leaves them."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones come from bitsandbytes."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic and storage of the frozen weights. auto: bf16 where the target has it, else fp32."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic and storage of the frozen weights. auto: bf16 where the target has it, else fp32. fp16 scales the
+    loss, for GPUs without bf16."""
     router_loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of a mixture-of-experts base's load-balancing loss. Non-zero makes the result depend on micro-batches."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Optimizer steps between checkpoints; a killed run loses at most this many."""
+    preflight: Flag = True
+    """Take the largest batch through forward, backward, optimizer step, scoring and save before the first real step.
+    Changes nothing of the result."""
 
 
 class Evaluation(Section):
@@ -217,15 +224,28 @@ class Target(Section):
     """The hardware the run is made for, and how a step is cut for it. No field changes a result beyond float noise."""
 
     name: str = "auto"
-    """A name of the target catalog, or `auto`: what this machine has."""
+    """A name of the target catalog or of a `targets.yaml` beside the recipe, or `auto`: what this machine has."""
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Devices (processes) of one node."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines, each with so many devices."""
+    sharding: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """none: one device; ddp: every device holds a whole copy; fsdp: weights, gradients and optimizer are spread over all
+    devices. auto: ddp where there are several."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Most tokens (padding included) of one forward pass in training."""
-    layout: Literal["padded", "flattened"] = "padded"
-    """padded: rows of like length side by side; flattened: rows end to end in one, kept apart by position ids."""
+    layout: Literal["auto", "padded", "flattened"] = "auto"
+    """padded: rows of like length side by side; flattened: rows end to end in one, kept apart by position ids. auto:
+    flattened where the attention takes variable lengths (flash_attention_2), else padded."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Which attention of the transformers library is used."""
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
+    kernels: Literal["auto", "torch", "liger"] = "auto"
+    """liger: fused Triton kernels (the `liger-kernel` package). auto: liger where the target and the environment have
+    it; torch: the library's own operations."""
+    compile: Flag = False
+    """torch.compile of the model: minutes at the start, faster steps after."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the arithmetic. None: the cores idle when the run starts; recorded, kept when it continues."""
     usd_per_hour: Annotated[float, Field(ge=0)] | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.bases import DTYPES
 from workbench.evaluation.likelihood import continuation_logprobs
 from workbench.progress import Progress
 
@@ -15,7 +16,7 @@ def with_reference(rows: Any, model: Any, dtype: str, pad_id: int, batch_size: i
     arithmetic that training uses: rounding must not look like a distance from the reference."""
     for side in ("chosen", "rejected"):
         pairs = [(prompt, answer) for prompt, answer in zip(rows["prompt_ids"], rows[f"{side}_ids"], strict=True)]
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == "bf16"):
+        with torch.autocast(model.device.type, dtype=DTYPES[dtype], enabled=dtype != "fp32"):
             sums = continuation_logprobs(model, pairs, batch_size, pad_id, progress, f"reference {side}")
         rows = rows.add_column(f"ref_{side}_logps", [score.total for score in sums])
     return rows

@@ -92,6 +92,7 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "max_grad_norm": training.max_grad_norm,
         "optim": _optimizer(training.optimizer, device),
         "bf16": dtype == "bf16",
+        "fp16": dtype == "fp16",
         "use_cpu": device == "cpu",
         "seed": recipe.seed,
         "logging_steps": 1,

@@ -1,0 +1,119 @@
+"""What a causal language model is made of, as numbers: enough to count weights, operations and bytes without building it.
+
+Pure values; `workbench.plan.shapes` makes them from a config.json or a row of the catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One kind of linear layer (torch's nn.Linear) and how often it stands in the model; never the output head."""
+
+    path: str
+    """Its name inside a decoder layer, such as `self_attn.q_proj` or `mlp.shared_experts.gate_proj`."""
+    inputs: int
+    outputs: int
+    copies: int
+    """Decoder layers that hold one."""
+    bias: bool = False
+    as_parameter: bool = False
+    """Whether our adapters sit on it as a parameter (PEFT would rewrite it on bases with fused experts)."""
+
+    @property
+    def leaf(self) -> str:
+        """The last part of its name, as `method.targets` names it."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def weights(self) -> int:
+        """Entries of one weight matrix, its bias left out."""
+        return self.inputs * self.outputs
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Routed experts, which transformers 5 fuses into two tensors a layer: gate_up [E, 2 I, H] and down [E, H, I]."""
+
+    layers: int
+    """Decoder layers that have them."""
+    total: int
+    active: int
+    """Experts that one token passes through (shared experts are ordinary linear layers and not counted here)."""
+    intermediate: int
+    """Inner width I of one expert."""
+
+    def weights(self, hidden: int) -> int:
+        """Entries of one expert."""
+        return 3 * hidden * self.intermediate
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One kind of attention and the layers that have it."""
+
+    kind: Literal["full", "sliding", "latent", "linear"]
+    layers: int
+    heads: int
+    kv_heads: int
+    key_dim: int
+    """Width of one head's query and key."""
+    value_dim: int
+    """Width of one head's value."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised head by head."""
+    window: int | None = None
+    """Tokens that a sliding attention reaches back."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder-only transformer."""
+
+    name: str
+    """Its class in transformers, such as Qwen3ForCausalLM."""
+    hidden: int
+    layers: int
+    vocabulary: int
+    tied: bool
+    """Whether the output head is the input embedding."""
+    context: int
+    """Longest sequence that its positions allow, tokens."""
+    linears: tuple[Linear, ...]
+    attentions: tuple[Attention, ...]
+    experts: Experts | None
+    other_parameters: int
+    """Everything else: norms, routers, convolutions, decay rates; not embeddings, not the head."""
+    router_parameters: int = 0
+    """Of them, those in matrix products (routers)."""
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Input embedding, and the head where it is not the same."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights and biases of all linear layers but the head."""
+        return sum(layer.copies * (layer.weights + layer.outputs * layer.bias) for layer in self.linears)
+
+    @property
+    def expert_parameters(self) -> int:
+        """Weights of all routed experts."""
+        experts = self.experts
+        return experts.layers * experts.total * experts.weights(self.hidden) if experts else 0
+
+    @property
+    def parameters(self) -> int:
+        """All of them, tied weights once."""
+        return self.embedding_parameters + self.linear_parameters + self.expert_parameters + self.other_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Without the routed experts that one token does not pass through."""
+        experts = self.experts
+        idle = experts.layers * (experts.total - experts.active) * experts.weights(self.hidden) if experts else 0
+        return self.parameters - idle
