@@ -217,8 +217,10 @@ def _with_stated_facts(row: TargetRow, stated: Target) -> TargetRow:
 
 def _this_machine() -> str:
     """The generic target of this machine, by its device files: the desk does not import torch to look."""
-    if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
+    if Path("/dev/nvidia0").exists():
         return "cuda"
+    if Path("/dev/kfd").exists():
+        return "rocm"
     if Path("/dev/davinci0").exists():
         return "ascend-910b"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
