@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import bitsandbytes as bnb
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,6 +23,7 @@ from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
 from workbench.bases import DTYPES
+from workbench.training.skeleton import packed_weight
 
 _ROUNDING_BYTES = 512
 """Allocators of accelerators give out memory in blocks of this size."""
@@ -117,8 +119,7 @@ def trace(model: nn.Module, step: Step) -> Traced:
     if step.head == "fused":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live, _kernels(model, step.on_accelerator):
-        _fake(model)
-        for tensor in (*model.parameters(), *model.buffers()):
+        for tensor in (*_fake(model), *model.parameters(), *model.buffers()):
             live.hold(tensor)
         weights = live.now
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], fused=True)
@@ -151,10 +152,16 @@ def _inputs(step: Step) -> dict[str, Any]:
     return inputs
 
 
-def _fake(model: nn.Module) -> None:
-    """Weights and buffers as fake tensors on the CPU; what was tied stays so."""
+def _fake(model: nn.Module) -> list[torch.Tensor]:
+    """Weights and buffers as fake tensors on the CPU; what was tied stays so. Returns the scales of 4-bit layers, which
+    are neither."""
     made: dict[int, torch.Tensor] = {}
+    scales: list[torch.Tensor] = []
     for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.weight, own = packed_weight(module, module.compute_dtype)
+            scales += own
+            made[id(module.weight)] = module.weight
         for store in (module._parameters, module._buffers):
             for name, tensor in list(store.items()):
                 if tensor is None:
@@ -164,6 +171,7 @@ def _fake(model: nn.Module) -> None:
                     is_weight = isinstance(tensor, nn.Parameter)
                     made[id(tensor)] = nn.Parameter(fresh, tensor.requires_grad) if is_weight else fresh
                 store[name] = made[id(tensor)]  # type: ignore[assignment]
+    return scales
 
 
 class _MaskedDropout(nn.Module):
