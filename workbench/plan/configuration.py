@@ -32,10 +32,11 @@ class Configuration:
         """
         self.where = where
         self._values: dict[str, Any] = dict(defaults)
+        self._spelt: dict[str, str] = {}
         for key in (*needs, *defaults):
             spelling = next((name for name in _SPELLINGS.get(key, (key,)) if name in values), None)
             if spelling is not None:
-                self._values[key] = values[spelling]
+                self._values[key], self._spelt[key] = values[spelling], spelling
         missing = [key for key in needs if key not in self._values]
         if missing:
             raise ShapeError([Problem(f"{where} {key}", "is missing", "a config.json states it") for key in missing])
@@ -87,4 +88,6 @@ class Configuration:
     def wrong(self, key: str, need: str) -> ShapeError:
         """The error for a value that cannot stand there."""
         shown = repr(self._values[key])
-        return ShapeError(Problem(f"{self.where} {key}", f"is {shown[:60] + '...' * (len(shown) > 60)}", need))
+        return ShapeError(
+            Problem(f"{self.where} {self._spelt.get(key, key)}", f"is {shown[:60] + '...' * (len(shown) > 60)}", need)
+        )
