@@ -35,8 +35,6 @@ class Adapted:
     dropout: bool = False
     feedforward: frozenset[str] = frozenset()
     """Last name parts of the layers that ia3 rescales at their input."""
-    experts: bool = False
-    """Whether the fused experts are adapted as well."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,7 @@ class Batch:
         return self.rows * self.length
 
 
-def saved_bytes(
-    model: Architecture, adapted: Adapted, arithmetic: Arithmetic, batch: Batch, autocast: bool
-) -> float:
+def saved_bytes(model: Architecture, adapted: Adapted, arithmetic: Arithmetic, batch: Batch, autocast: bool) -> float:
     """All decoder layers' activations, without checkpointing.
 
     Args:
@@ -97,8 +93,8 @@ def _norms(model: Architecture, arithmetic: Arithmetic, full: bool) -> float:
     """Two block norms a layer, the final norm, and those inside attention; bytes a token."""
     block = (2 * model.layers + 1) * model.hidden
     inner = sum(kind.layers * (kind.heads + kind.kv_heads) * kind.key_dim for kind in model.attentions if kind.qk_norm)
-    inner += sum(layer.copies * layer.outputs for layer in model.linears if layer.leaf in ("q_a_proj", "kv_a_proj_with_mqa"))
-    trained = (4 if arithmetic.residual_bytes == 4 else arithmetic.residual_bytes) if full else 0
+    inner += sum(layer.copies * layer.outputs for layer in model.linears if layer.leaf in _COMPRESSED)
+    trained = arithmetic.residual_bytes if full else 0
     return (4 + trained) * block + (4 + (arithmetic.product_bytes if full else 0)) * inner
 
 
@@ -143,6 +139,8 @@ def _mlp(model: Architecture, entry: int, full: bool) -> float:
     return total
 
 
+_COMPRESSED = frozenset({"q_a_proj", "kv_a_proj_with_mqa"})
+"""Layers of latent attention whose output is normalised."""
 _GATES = frozenset({"gate_proj", "w1", "gate_up_proj"})
 _SAME_INPUT = (
     frozenset({"q_proj", "k_proj", "v_proj", "q_a_proj", "kv_a_proj_with_mqa", "in_proj_qkvz", "in_proj_ba"}),
@@ -183,17 +181,22 @@ _READ_PRODUCTS = frozenset({"down_proj", "w2", "q_b_proj", "kv_b_proj"})
 
 def _adapters(model: Architecture, adapted: Adapted, arithmetic: Arithmetic, autocast: bool) -> float:
     """What an adapter keeps beside the frozen layer it sits on; bytes a token."""
-    inputs = sum(layer.copies * layer.inputs for layer in adapted.linears)
-    outputs = sum(layer.copies * layer.outputs for layer in adapted.linears)
-    places = sum(layer.copies for layer in adapted.linears)
+    if adapted.kind == "none":
+        return 0.0
+    parameters = [layer for layer in adapted.linears if layer.as_parameter]
+    linears = [layer for layer in adapted.linears if not layer.as_parameter]
+    inputs = sum(layer.copies * layer.inputs for layer in linears)
+    outputs = sum(layer.copies * layer.outputs for layer in linears)
+    places = sum(layer.copies for layer in linears)
     kept = arithmetic.product_bytes if autocast else 4  # adapters are fp32; autocast takes them to the products' type
     if arithmetic.products == "fp32" and not adapted.dropout:
-        others = [layer for layer in adapted.linears if layer.leaf not in _OUTPUTS_OF_ATTENTION]
+        others = [layer for layer in linears if layer.leaf not in _OUTPUTS_OF_ATTENTION]
         read = float(kept * _distinct_inputs(others))  # no copies: all read the same fp32 tensor
     else:
         read = float(kept * inputs)
     if adapted.dropout:
         read += inputs  # the mask, a byte an entry
+    read += _changed_weights(model, parameters, arithmetic)
     if adapted.kind == "lora":
         return read + kept * adapted.rank * places
     if adapted.kind == "dora":
@@ -203,19 +206,32 @@ def _adapters(model: Architecture, adapted: Adapted, arithmetic: Arithmetic, aut
     if adapted.kind == "oft":
         return read
     if adapted.kind == "ia3":
-        forward = sum(layer.copies * layer.inputs for layer in adapted.linears if layer.leaf in adapted.feedforward)
-        after = sum(layer.copies * layer.outputs for layer in adapted.linears if layer.leaf not in adapted.feedforward)
+        forward = sum(layer.copies * layer.inputs for layer in linears if layer.leaf in adapted.feedforward)
+        after = sum(layer.copies * layer.outputs for layer in linears if layer.leaf not in adapted.feedforward)
         return float(4 * forward + arithmetic.product_bytes * after)
     return 0.0
+
+
+def _changed_weights(model: Architecture, linears: Sequence[Linear], arithmetic: Arithmetic) -> float:
+    """An adapter that changes a weight (PEFT's target parameters) makes its layer keep the input, as training the
+    weight would; of fused experts once a token and active expert."""
+    single = [layer for layer in linears if layer.stacked == 1]
+    total = float(_distinct_inputs(single) * arithmetic.product_bytes)
+    if model.experts and len(single) < len(linears):
+        width = model.hidden + model.experts.intermediate
+        total += model.experts.layers * model.experts.active * width * arithmetic.product_bytes
+    return total
 
 
 def working_bytes(model: Architecture, adapted: Adapted, arithmetic: Arithmetic, batch: Batch) -> float:
     """Gradients and temporaries while one layer is walked back: three of the widest activation in the products' type,
     and where an adapter reads it, its gradient in fp32 and that of the adapter's copy."""
     experts = model.experts
-    widest = max(layer.outputs for layer in model.linears if layer.leaf in _GATES) if any(
-        layer.leaf in _GATES for layer in model.linears
-    ) else 0
+    widest = (
+        max(layer.outputs for layer in model.linears if layer.leaf in _GATES)
+        if any(layer.leaf in _GATES for layer in model.linears)
+        else 0
+    )
     if experts:
         widest = max(widest, experts.active * experts.intermediate)
     entry = 3.0 * arithmetic.product_bytes

@@ -151,5 +151,3 @@ def steps(lengths: Lengths, batch_size: int, devices: int, most_tokens: int, num
 def _median(batches: Iterable[MicroBatch]) -> MicroBatch:
     ordered = sorted(batches, key=lambda batch: batch.tokens)
     return ordered[(len(ordered) - 1) // 2]
-
-

@@ -19,7 +19,7 @@ _HEAD_TILE_TOKENS = 4096
 _HEAD_TILE_WORDS = 32768
 """TRL 1.16's fused head computes logits in tiles of so many tokens by so many words of the vocabulary."""
 _BITS_4 = {True: 4.0 + 8.0 / 64 + 32.0 / (64 * 256), False: 4.0 + 32.0 / 64}
-"""Bits a weight of bitsandbytes' 4-bit types in blocks of 64, with and without quantised scales (measured: 4.129, 4.5)."""
+"""Bits a weight of bitsandbytes' 4-bit types in blocks of 64, with quantised scales or not (measured: 4.129, 4.5)."""
 _ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 0.0}
 """Optimizer state a trained entry that lies on the device (paged state is brought in page by page)."""
 
@@ -100,8 +100,11 @@ def memory(setting: Setting) -> Memory:
     gathered = _gathered(setting)
     buckets = gradient if setting.copies > 1 else 0.0
     forward = saved + max(head.forward, layer.working) + casts + held + gathered
-    backward_start = saved + max(head.backward, layer.working + layer.again) + casts * (not setting.checkpointing) + held
-    backward_end = gradient + layer.again + layer.working + held
+    still_cast = 0.0 if setting.checkpointing else casts
+    backward_start = saved + max(head.backward, layer.working + layer.again) + still_cast + held
+    # a tied embedding's gradient is made whole and added to the head's, into a third tensor
+    tied = 2.0 * setting.model.vocabulary * setting.model.hidden * 4.0 if full and setting.model.tied else 0.0
+    backward_end = gradient + max(layer.again + layer.working, tied) + held
     stages = {
         "forward": forward if trains else 0.0,
         "backward": max(backward_start, backward_end) + buckets + gathered if trains else 0.0,
@@ -110,11 +113,12 @@ def memory(setting: Setting) -> Memory:
         "save": _merge(setting) if trains and not full else 0.0,
     }
     stays = {
-        "weights": weights if not full else weights,
+        "weights": weights,
         "adapter": 0.0 if full else 4.0 * trained,
         "optimizer": optimizer if trains else 0.0,
     }
-    return Memory(stays, stages, {"activations": saved, "logits": max(head.forward, head.backward), "gradients": gradient})
+    logits = max(head.forward, head.backward)
+    return Memory(stays, stages, {"activations": saved, "logits": logits, "gradients": gradient})
 
 
 def weight_bytes(setting: Setting) -> float:
@@ -157,15 +161,15 @@ def _weight_copies(setting: Setting) -> float:
     every layer for the backward."""
     size = setting.arithmetic.product_bytes if setting.autocast else 4
     copied = sum(linear.copies * linear.weights for linear in setting.adapted.linears if linear.as_parameter)
-    experts = setting.model.expert_parameters if setting.adapted.experts else 0
-    return float((copied + experts) * size)
+    return float(copied * size)
 
 
 def _around(setting: Setting) -> float:
     """What lies around the layers: the embedding's output, the last hidden states and their copy without the last
     token."""
     batch, model = setting.batch, setting.model
-    return float(batch.tokens * model.hidden * (setting.arithmetic.residual_bytes + 2 * setting.arithmetic.product_bytes))
+    entry = setting.arithmetic.residual_bytes + 2 * setting.arithmetic.product_bytes
+    return float(batch.tokens * model.hidden * entry)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ recipe allows with the overhead of the worst runs seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
-
 
 from workbench.plan.activations import Batch
 from workbench.plan.lengths import Lengths, MicroBatch, Steps
@@ -176,5 +174,3 @@ def training_peak(prediction: Prediction) -> float:
     """Bytes at the peak of training alone, as the allocator of a device measures it (without the context)."""
     found = prediction.memory
     return sum(found.stays.values()) + max(found.stages[name] for name in TRAINING_STAGES)
-
-

@@ -1,4 +1,4 @@
-"""How long a run takes, and what that costs: operations over what the device does of them, and bytes over its bandwidth.
+"""How long a run takes: operations over what the device does of them, and bytes over its bandwidth.
 
 A step is its matrix products at a share of the device's peak (the efficiency, by method: adapters add small products
 that no device does well), and the optimizer's pass over every trained entry at its bandwidth. Both constants are

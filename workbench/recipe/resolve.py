@@ -229,7 +229,7 @@ def _this_machine() -> str:
 
 
 def _written_out(recipe: Recipe) -> Recipe:
-    """The recipe with the defaults that depend on other fields: the adapter's alpha, one epoch, the sharding, the layout."""
+    """The recipe with the defaults that depend on other fields: alpha, one epoch, the sharding, the layout."""
     changes: dict[str, object] = {}
     if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
         changes["method"] = recipe.method.model_copy(update={"alpha": 2.0 * recipe.method.rank})

@@ -1,4 +1,4 @@
-"""A model without its weights: the real class with the real adapter on torch's meta device, for tracing and counting."""
+"""A model without its weights: the real class with the real adapter on the meta device, for tracing and counting."""
 
 from __future__ import annotations
 

@@ -73,11 +73,11 @@ class Traced:
         return max(self.forward_peak_bytes, self.backward_peak_bytes, self.optimizer_peak_bytes)
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages of all tensors that operations make, until they are freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.at_peak = ""
         self._held: dict[int, int] = {}
@@ -110,12 +110,12 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
-def trace(model: nn.Module, step: Step) -> Traced:
+def trace(model: Any, step: Step) -> Traced:
     """Walk two steps of a model that lies on the meta device, in training mode, its trainable weights chosen.
 
     The model's weights are replaced by fake ones and are of no use afterwards.
     """
-    base: Any = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
     if step.head == "fused":
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live, _kernels(model, step.on_accelerator):
@@ -195,7 +195,7 @@ class _ByteDropout(torch.autograd.Function):
         return torch.empty_like(inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         (mask,) = ctx.saved_tensors
         return gradient * mask, None
 
