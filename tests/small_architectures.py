@@ -1,4 +1,4 @@
-"""Small config.json files of every model type that can be counted, and the models that transformers builds from them."""
+"""Small config.json files of every type that can be counted, and the models that transformers builds from them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+LEFT_OUT = "left out"
+
 WIDTHS: dict[str, Any] = {
     "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 1,
 }  # fmt: skip
 QWEN: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 DEEPSEEK: dict[str, Any] = {
-    "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
-    "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-    "first_k_dense_replace": 1, "moe_intermediate_size": 32, "n_shared_experts": 2,
+    "head_dim": LEFT_OUT, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+    "topk_group": 1, "first_k_dense_replace": 1, "moe_intermediate_size": 32, "n_shared_experts": 2,
 }  # fmt: skip
 DELTA: dict[str, Any] = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
 }  # fmt: skip
 ERNIE: dict[str, Any] = {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 2}
-
-LEFT_OUT = "left out"
 
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -36,8 +36,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "qwen2-slides": {"head_dim": LEFT_OUT, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3},
     "qwen2_moe": {"head_dim": LEFT_OUT, "shared_expert_intermediate_size": 48, "mlp_only_layers": [1], **QWEN},
     "qwen2_moe-slides": {
-        "head_dim": LEFT_OUT, "use_sliding_window": True, "sliding_window": 8, "decoder_sparse_step": 2, "qkv_bias": False,
-        **QWEN,
+        "head_dim": LEFT_OUT, "use_sliding_window": True, "sliding_window": 8, "decoder_sparse_step": 2,
+        "qkv_bias": False, **QWEN,
     },
     "qwen3": {},
     "qwen3-listed": {
@@ -59,7 +59,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deepseek_v32": {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 8, **DEEPSEEK},
     "kimi_k2": DEEPSEEK,
     "glm4": {},
-    "glm4_moe": {"use_qk_norm": True, "attention_bias": True, **DEEPSEEK, "num_key_value_heads": 2},
+    "glm4_moe": {"use_qk_norm": True, "attention_bias": True, **DEEPSEEK, "num_key_value_heads": 2, "head_dim": 16},
     "minimax_m2": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "ernie4_5": {},
     "ernie4_5-biased": {"use_bias": True, "tie_word_embeddings": False},

@@ -29,12 +29,14 @@ def targeted(architecture: Architecture, method: Section) -> tuple[Linear, ...]:
         linear, at = places[name]
         chosen.setdefault(linear, []).append(at)
     found = tuple(replace(linear, places=tuple(places)) for linear, places in chosen.items())
-    if not isinstance(method, Lora | Qlora):  # PEFT rewrites the targets of LoRA only
-        return tuple(replace(linear, as_parameter=False) for linear in found)
-    for linear in found:
-        if linear.as_parameter:
-            takes_parameters(f"model.layers.{linear.places[0]}.{linear.path}", method)
-    return found + (expert_linears(architecture) if method.experts == "all" else ())
+    if isinstance(method, Lora | Qlora):  # PEFT rewrites no other method's targets
+        for linear in found:
+            if linear.as_parameter:
+                takes_parameters(f"model.layers.{linear.places[0]}.{linear.path}", method)
+    if not isinstance(method, Lora):  # a matrix in 4 bits gets an ordinary adapter, whatever its name
+        found = tuple(replace(linear, as_parameter=False) for linear in found)
+    wants_experts = isinstance(method, Lora | Qlora) and method.experts == "all"
+    return found + (expert_linears(architecture) if wants_experts else ())
 
 
 def expert_linears(architecture: Architecture) -> tuple[Linear, ...]:
