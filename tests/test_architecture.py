@@ -214,6 +214,7 @@ def test_names_meet_tables_in_one_place() -> None:
         "workbench.recipe.resolved",  # a resolved recipe holds the target's row
         "workbench.recipe.rules.facts",  # rules judge a base by its row
         "workbench.verbs.desk",  # `workbench bases` shows the table itself
+        "workbench.plan.shapes",  # counts a row that it is given
     }
     assert readers <= allowed
 

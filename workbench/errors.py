@@ -7,6 +7,7 @@
     |   +-- RecipeError                recipe, study or suite file, or a --set
     |   +-- DataError                  rows, files, cards
     |   +-- BaseError                  a base that cannot be loaded or is not what it was
+    |   |   `-- ShapeError               a config.json that cannot be counted without building the model
     |   +-- MethodError                targets, adapters, proofs
     |   +-- TrainingError              a loss that is not finite, a step that failed
     |   +-- RunError                   run directories: missing, locked, unwritable
@@ -78,6 +79,10 @@ class DataError(UserError):
 
 class BaseError(UserError):
     """A base that cannot be loaded, or that is not what it was."""
+
+
+class ShapeError(BaseError):
+    """A config.json of a type that the planner does not know, or without a number that it needs."""
 
 
 class MethodError(UserError):

@@ -65,3 +65,12 @@ def snapshot(repository: str, kind: Literal["model", "dataset"], revision: str |
             )
         ) from None
     return Snapshot(path, path.name)
+
+
+def cached_file(repository: str, revision: str | None, name: str) -> Path | None:
+    """One file of a model repository, where it is in the hub's cache; nothing is fetched."""
+    # Imported here for the same reason as above.
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None

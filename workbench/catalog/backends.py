@@ -14,13 +14,16 @@ from workbench.catalog.cards import Row
 DeviceKind = Literal["cpu", "cuda", "npu", "xpu", "hpu", "mps", "mlu", "musa"]
 """torch's name of a device (AMD's GPUs are `cuda` there as well)."""
 
+BackendName = Literal["cpu", "cuda", "rocm", "npu", "xpu", "hpu", "mps", "mlu", "musa"]
+"""What target rows call a vendor's stack."""
+
 Support = Literal["yes", "no", "experimental", "unknown"]
 
 
 class BackendRow(Row):
     """One vendor's stack under torch, transformers, accelerate and bitsandbytes."""
 
-    name: str
+    name: BackendName
     """What target rows call it."""
     title: str
     """What a person calls it."""
@@ -67,7 +70,7 @@ class BackendRow(Row):
 
 
 @cache
-def backends() -> dict[str, BackendRow]:
+def backends() -> dict[BackendName, BackendRow]:
     """All backends by name."""
     text = (Path(__file__).parent / "backends.yaml").read_text(encoding="utf-8")
     return {row.name: row for row in TypeAdapter(list[BackendRow]).validate_python(yaml.safe_load(text))}

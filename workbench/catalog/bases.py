@@ -33,6 +33,23 @@ class LatentAttention(Row):
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
+    index_n_heads: int | None = None
+    """Heads of the small attention that picks tokens for the large one (DeepSeek-V3.2)."""
+    index_head_dim: int | None = None
+    """Width of one of them."""
+
+
+class LinearAttention(Row):
+    """The gated delta rule that most layers of a hybrid base have in place of attention (Qwen3-Next)."""
+
+    full_every: int
+    """Every so many layers, one has full attention."""
+    key_heads: int
+    value_heads: int
+    key_head_dim: int
+    value_head_dim: int
+    convolution: int
+    """Tokens that its short convolution sees."""
 
 
 class Shape(Row):
@@ -50,7 +67,9 @@ class Shape(Row):
     qk_norm: bool = False
     experts: Experts | None = None
     mla: LatentAttention | None = None
-    linear_attention_layers: int = 0
+    linear_attention: LinearAttention | None = None
+    sliding_window: int | None = None
+    """Tokens that its sliding attention reaches back (of gpt-oss every second layer's, of Mistral all layers')."""
 
 
 class BaseRow(Row):

@@ -69,6 +69,9 @@ class Card(Row):
     """Splits by name."""
     split_seed: int = 0
     """Seed of the shares."""
+    lengths: dict[int, int] = Field(default_factory=dict)
+    """Tokens up to -> rows of the training split, as counted with some tokenizer: what a plan goes by before the rows
+    were tokenised here (`workbench data show` prints them)."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """For .txt files: what stands between documents (`<|endoftext|>`)."""
     document_bytes: Annotated[int, Field(ge=64)] | None = None

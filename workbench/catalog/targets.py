@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from workbench.catalog.backends import BackendRow, DeviceKind, backends
+from workbench.catalog.backends import BackendName, BackendRow, DeviceKind, backends
 from workbench.catalog.cards import Row
 
 Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
 
 
 class TargetRow(Row):
-    """One kind of device."""
+    """One kind of device: what torch shows as one, which may be half a card (a die, a stack)."""
 
     name: str
     device: DeviceKind
     """torch's name of the device."""
-    backend: str | None = None
+    backend: BackendName | None = None
     """Its row of backends.yaml. None: the one called like the device."""
     memory_gib: Annotated[float, Field(gt=0)] | None
     """Memory of one device, GiB; None: the machine's own."""
@@ -48,6 +48,12 @@ class TargetRow(Row):
     price_as_of: str | None = None
     """Day on which the price was read."""
 
+    @model_validator(mode="after")
+    def _device_is_its_backends(self) -> Self:
+        if self.capabilities().device != self.device:
+            raise ValueError(f"the backend {self.backend!r} is of {self.capabilities().device!r}, not {self.device!r}")
+        return self
+
     def capabilities(self) -> BackendRow:
         """What the libraries can do on it."""
         return backends()[self.backend or self.device]
@@ -58,6 +64,15 @@ class OwnTargets(Row):
 
     targets: Annotated[list[TargetRow], Field(min_length=1)]
     """Rows like those of the catalog. One of the same name goes before the catalog's."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_name_once(cls, rows: list[TargetRow]) -> list[TargetRow]:
+        names = [row.name for row in rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"rows of the same name: {', '.join(twice)}")
+        return rows
 
 
 @cache

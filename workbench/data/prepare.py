@@ -25,11 +25,12 @@ from workbench.data.rendering import IGNORED, Renderer
 from workbench.data.shuffling import shuffled
 from workbench.errors import DataError, Problem
 from workbench.progress import Progress
-from workbench.recipe import pin
+from workbench.recipe import lengths, pin
 from workbench.recipe.resolved import Resolved
 
 _CODE_VERSION = 2
 """Raised when rendering changes what it gives for the same rows."""
+_PROSE = {"description", "licence", "origin", "as_of", "lengths"}
 _ROWS_A_BATCH = 512
 _LENGTH_BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -121,7 +122,9 @@ def prepare(resolved: Resolved, renderer: Renderer, max_length: int, guard: Guar
             account = _write(fresh / "rows.arrow", resolved, renderer, max_length, guard, paths, progress)
             files.write_json(fresh / "account.json", account)
     rows = datasets.Dataset.from_file(str(place / "rows.arrow"))
-    return Prepared(rows, files.read_json(place / "account.json"))
+    account = files.read_json(place / "account.json")
+    lengths.remember(resolved, account)
+    return Prepared(rows, account)
 
 
 def _key(resolved: Resolved, renderer: Renderer, max_length: int, guard: Guard, paths: list[Path]) -> str:
@@ -130,7 +133,7 @@ def _key(resolved: Resolved, renderer: Renderer, max_length: int, guard: Guard, 
         {
             "code": _CODE_VERSION,
             "files": [fingerprint.of_file(path) for path in paths],
-            "card": resolved.data.card.model_dump(mode="json", exclude={"description", "licence", "origin", "as_of"}),
+            "card": resolved.data.card.model_dump(mode="json", exclude=_PROSE),
             "data": data.model_dump(mode="json", exclude={"name"}),
             "objective": resolved.recipe.objective.model_dump(mode="json"),
             "tokenizer": fingerprint.of_text(renderer.tokenizer.backend_tokenizer.to_str()),

@@ -9,9 +9,9 @@ import peft
 import torch
 from torch import nn
 
-from workbench import documents
 from workbench.errors import MethodError, Problem
 from workbench.methods.targets import TargetPlan, plan_targets, prove_adapted
+from workbench.plan import targets as named
 from workbench.recipe.schema import Full, Ia3, Lora, Oft, Qlora, Vera
 from workbench.recipe.section import Section
 
@@ -68,45 +68,18 @@ def _config(method: Section, model: nn.Module, plan: TargetPlan, seed: int) -> p
             **common,
         )
     if isinstance(method, Ia3):
-        _feedforward_known(plan, method)
-        feedforward = [name for name in plan.modules if name.rpartition(".")[2] in set(method.feedforward_targets)]
+        named.feedforward_known(plan.modules, method)
+        feedforward = [name for name in plan.modules if named.leaf(name) in set(method.feedforward_targets)]
         return peft.IA3Config(feedforward_modules=feedforward, **common)
     if isinstance(method, Vera):
         return peft.VeraConfig(
             r=method.rank, vera_dropout=method.dropout, projection_prng_key=seed, save_projection=True, **common
         )
     assert isinstance(method, Oft)
-    _block_divides(model, plan, method.block_size)
-    return peft.OFTConfig(oft_block_size=method.block_size, r=0, **common)
-
-
-def _feedforward_known(plan: TargetPlan, method: Ia3) -> None:
-    """PEFT leaves out in silence a feedforward target that is no target (the default's may be none)."""
-    leaves = {name.rpartition(".")[2] for name in plan.modules}
-    unknown = [name for name in method.feedforward_targets if name not in leaves | set(Ia3().feedforward_targets)]
-    if unknown:
-        raise MethodError(
-            Problem(
-                "method.feedforward_targets",
-                f"{unknown[0]!r} is not the last name part of any of method.targets",
-                documents.did_you_mean(unknown[0], sorted(leaves)),
-            )
-        )
-
-
-def _block_divides(model: nn.Module, plan: TargetPlan, block_size: int) -> None:
-    """PEFT silently takes another block size where it does not divide the width; we refuse."""
     modules = dict(model.named_modules())
-    unfit = [(name, modules[name].in_features) for name in plan.modules if modules[name].in_features % block_size]
-    if unfit:
-        name, width = unfit[0]
-        raise MethodError(
-            Problem(
-                "method.block_size",
-                f"{block_size} does not divide the input width {width} of {name}",
-                "choose a divisor of every target's width, or fewer targets",
-            )
-        )
+    for name in plan.modules:
+        named.block_divides(name, modules[name].in_features, method)
+    return peft.OFTConfig(oft_block_size=method.block_size, r=0, **common)
 
 
 def _started(model: Any, method: Section, start: Path) -> Any:

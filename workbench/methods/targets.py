@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from workbench import documents
 from workbench.errors import MethodError, Problem
+from workbench.plan import targets as named
 from workbench.recipe.schema import Lora, Qlora
-
-_REWRITTEN = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,13 @@ def plan_targets(model: nn.Module, method: Any) -> TargetPlan:
     if not isinstance(method, Lora | Qlora):
         return TargetPlan(tuple(chosen))
     experts = fused_experts(model)
-    rewritten = [name for name in chosen if experts and name.rpartition(".")[2] in _REWRITTEN]
-    if rewritten and (method.dropout > 0 or method.variant in ("dora", "pissa")):
-        raise MethodError(
-            Problem(
-                "method.targets",
-                f"on this mixture-of-experts base {rewritten[0]} takes neither dropout nor "
-                "dora or pissa (PEFT adapts it as a parameter)",
-                "use variant plain and dropout 0, or name the attention layers only",
-            )
-        )
+    rewritten = [name for name in chosen if experts and named.leaf(name) in named.REWRITTEN]
+    if rewritten:
+        named.takes_parameters(rewritten[0], method)
     parameters = [f"{name}.weight" for name in rewritten]
     if method.experts == "all":
         if not experts:
-            raise MethodError(
-                Problem("method.experts", "the base has no fused experts", "drop the field: it is for MoE bases")
-            )
+            raise named.no_experts()
         parameters += experts
     modules = [name for name in chosen if name not in set(rewritten)]
     return TargetPlan(tuple(modules), tuple(parameters))
@@ -84,22 +72,7 @@ def matching(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
     Raises:
         MethodError: a target matches nothing; lists what would match.
     """
-    names = linear_layers(model)
-    if isinstance(targets, str):
-        return names
-    problems = []
-    chosen: set[str] = set()
-    for target in targets:
-        found = {name for name in names if name == target or name.endswith(f".{target}") or fnmatchcase(name, target)}
-        if not found:
-            leaves = sorted({name.rpartition(".")[2] for name in names})
-            problems.append(
-                Problem("method.targets", f"{target!r} matches no linear layer", documents.did_you_mean(target, leaves))
-            )
-        chosen |= found
-    if problems:
-        raise MethodError(problems)
-    return [name for name in names if name in chosen]
+    return named.matching(linear_layers(model), targets)
 
 
 def adapted(model: nn.Module) -> frozenset[str]:

@@ -16,9 +16,10 @@ from workbench.recipe.resolved import Resolved
 
 SCHEMA_VERSION = 1
 _HASH_DIGITS = 10
+_ASIDE = {"init_from", "storage"}
 _DATA_PATHS = {"name"}
 _NO_RESULT = {"checkpoint_every", "precision", "preflight"}
-_CARD_PROSE = {"description", "licence", "origin", "as_of", "source", "splits"}
+_CARD_PROSE = {"description", "licence", "origin", "as_of", "source", "splits", "lengths"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def identity(resolved: Resolved, contents: Contents) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "base": sorted(contents.base.values()),
         "init": recipe.base.init,
-        "method": recipe.method.model_dump(exclude_defaults=True, exclude={"init_from", "storage"}) | {"name": recipe.method.name},
+        "method": recipe.method.model_dump(exclude_defaults=True, exclude=_ASIDE) | {"name": recipe.method.name},
         "dtype": resolved.dtype,
         "device": resolved.target.device,
         "seed": recipe.seed if resolved.trains or random_base else 0,

@@ -227,8 +227,10 @@ def _with_stated_facts(row: TargetRow, stated: Target) -> TargetRow:
 
 def _this_machine() -> str:
     """The generic target of this machine, by its device files: the desk does not import torch to look."""
-    if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
+    if Path("/dev/nvidia0").exists():
         return "cuda"
+    if Path("/dev/kfd").exists():
+        return "rocm"
     if Path("/dev/davinci0").exists():
         return "ascend-910b"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
@@ -237,7 +239,7 @@ def _this_machine() -> str:
 
 
 def _written_out(recipe: Recipe) -> Recipe:
-    """The recipe with the defaults that depend on other fields: the adapter's alpha, one epoch, the sharding, the layout."""
+    """The recipe with the defaults that depend on other fields: alpha, one epoch, the sharding, the layout."""
     changes: dict[str, object] = {}
     if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
         changes["method"] = recipe.method.model_copy(update={"alpha": 2.0 * recipe.method.rank})

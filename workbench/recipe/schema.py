@@ -65,8 +65,7 @@ class Qlora(_Lora):
     double_quantization: Flag = True
     """Quantise the scales as well: 4.13 instead of 4.5 bits a weight."""
     storage: Literal["auto", "uint8", "fp32", "bf16"] = "auto"
-    """Type that the packed 4-bit weights lie in. auto: that of the arithmetic where weights are sharded (fsdp spreads no
-    uint8), else uint8."""
+    """Type that packed weights lie in. auto: the arithmetic's under fsdp, which spreads no uint8; else uint8."""
     init_from: str | None = None
     """As in lora."""
 
@@ -230,8 +229,8 @@ class Target(Section):
     nodes: Annotated[int, Field(ge=1)] = 1
     """Machines, each with so many devices."""
     sharding: Literal["auto", "none", "ddp", "fsdp"] = "auto"
-    """none: one device; ddp: every device holds a whole copy; fsdp: weights, gradients and optimizer are spread over all
-    devices. auto: ddp where there are several."""
+    """none: one device; ddp: a whole copy on each; fsdp: weights, gradients and optimizer spread over all.
+    auto: ddp where there are several."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Most tokens (padding included) of one forward pass in training."""
     layout: Literal["auto", "padded", "flattened"] = "auto"

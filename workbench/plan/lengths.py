@@ -1,0 +1,153 @@
+"""How long the rows are, and what the largest and the usual micro-batch of a step is made of."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.plan.cutting import cut_by_tokens
+
+Source = Literal["rows", "card", "maximum"]
+_STEPS_LOOKED_AT = 200
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of a recipe's examples, in tokens."""
+
+    up_to: Mapping[int, int]
+    """Upper edge of a bin -> examples in it."""
+    longest: int
+    source: Source
+    """rows: of the very rows, when they were tokenised; card: as the dataset card states them (another tokenizer may
+    give others); maximum: nothing is known, every row counts as the longest one allowed."""
+    mean: float | None = None
+    """Tokens of an example on average, where it is known exactly."""
+
+    @property
+    def examples(self) -> int:
+        """How many there are; 0: not known."""
+        return sum(self.up_to.values())
+
+    def mean_tokens(self) -> float:
+        """Tokens of an example on average: exact, or by the middles of the bins."""
+        if self.mean is not None:
+            return self.mean
+        if not self.examples:
+            return float(self.longest)
+        return sum((low + high) / 2 * count for low, high, count in self._bins()) / self.examples
+
+    def _bins(self) -> list[tuple[int, int, int]]:
+        edges = sorted(self.up_to)
+        lows = [1, *(edge + 1 for edge in edges)]
+        return [(min(low, self.longest), min(edge, self.longest), self.up_to[edge])
+                for low, edge in zip(lows, edges, strict=False)]  # fmt: skip
+
+    def draw(self, count: int, chance: random.Random) -> list[int]:
+        """So many lengths as the rows may have them: a bin by its share, evenly inside it."""
+        bins = self._bins()
+        if not bins:
+            return [self.longest] * count
+        chosen = chance.choices(bins, weights=[number for *_, number in bins], k=count)
+        return [chance.randint(low, high) for low, high, _ in chosen]
+
+
+def capped(lengths: Lengths, most: int, cuts_documents: bool) -> Lengths:
+    """The lengths where no example may be longer than `most`.
+
+    Args:
+        cuts_documents: whether longer rows become several examples (raw text) or are cut or dropped.
+    """
+    if lengths.longest <= most:
+        return lengths
+    kept: dict[int, int] = {}
+    before = 0
+    for edge in sorted(lengths.up_to):
+        count = lengths.up_to[edge]
+        if edge > most and cuts_documents:
+            middle = (before + min(edge, lengths.longest)) / 2
+            whole, rest = divmod(middle, most)
+            kept[most] = kept.get(most, 0) + round(count * whole)
+            if rest >= 1:
+                kept[min(edge, most)] = kept.get(min(edge, most), 0) + count
+        else:
+            kept[min(edge, most)] = kept.get(min(edge, most), 0) + count
+        before = edge
+    return Lengths(kept, most, lengths.source)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows side by side, padding included."""
+
+    rows: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Entries."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the steps of a run are made of."""
+
+    usual: MicroBatch
+    """The median step's largest micro-batch."""
+    expected: MicroBatch
+    """The largest of a run's micro-batches, as far as drawing lengths can tell."""
+    worst: MicroBatch
+    """The largest that the recipe allows."""
+    tokens: float
+    """Of a step over all devices, padding left out."""
+    padded_tokens: float
+    """Of a step over all devices, padding included."""
+    squared_lengths: float
+    """Sum of squared lengths of a step."""
+    micro_batches: float
+    """Of a step on one device."""
+
+
+def steps(lengths: Lengths, batch_size: int, devices: int, most_tokens: int, num_steps: int, pairs: bool) -> Steps:
+    """The micro-batches of a run, from drawn lengths.
+
+    Args:
+        batch_size: examples of a step over all devices.
+        most_tokens: of a micro-batch, padding included.
+        num_steps: optimizer steps of the run.
+        pairs: whether an example is two rows of like length (dpo).
+    """
+    chance = random.Random(_SEED)
+    double = 2 if pairs else 1
+    share = max(1, -(-batch_size // devices))
+    largest: list[MicroBatch] = []
+    tokens = padded = squares = groups_in_all = 0.0
+    looked_at = max(1, min(num_steps, _STEPS_LOOKED_AT))
+    for _ in range(looked_at):
+        drawn = lengths.draw(batch_size, chance)
+        groups = cut_by_tokens([double * length for length in drawn], most_tokens)
+        batches = [MicroBatch(double * len(group), max(drawn[at] for at in group)) for group in groups]
+        largest.append(max(batches, key=lambda batch: batch.tokens))
+        tokens += double * sum(drawn)
+        padded += sum(batch.tokens for batch in batches)
+        squares += double * sum(length**2 for length in drawn)
+        groups_in_all += len(batches)
+    rows = max(1, min(share, most_tokens // max(1, double * lengths.longest)))
+    return Steps(
+        usual=_median(largest),
+        expected=max(largest, key=lambda batch: batch.tokens),
+        worst=MicroBatch(double * rows, lengths.longest),
+        tokens=tokens / looked_at,
+        padded_tokens=padded / looked_at,
+        squared_lengths=squares / looked_at,
+        micro_batches=max(1.0, groups_in_all / looked_at / devices),
+    )
+
+
+def _median(batches: Iterable[MicroBatch]) -> MicroBatch:
+    ordered = sorted(batches, key=lambda batch: batch.tokens)
+    return ordered[(len(ordered) - 1) // 2]

@@ -1,0 +1,176 @@
+"""What a run will take, before it runs: memory by part, time, energy, money, disk, and whether it fits.
+
+Pure functions of a recipe's numbers; nothing is read but the planner's own constants. A range, not a point: `low` is
+the usual step with little overhead, `expected` the largest step that the rows will make, `high` the largest that the
+recipe allows with the overhead of the worst runs seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from workbench.plan.activations import Batch
+from workbench.plan.lengths import Lengths, MicroBatch, Steps
+from workbench.plan.memory import TRAINING_STAGES, Memory, Setting, memory, weight_bytes
+from workbench.plan.timing import Device, constants, step_flops, step_time
+
+GIB = 2.0**30
+_HOUR_SECONDS = 3600.0
+_KEPT_CHECKPOINTS = 3
+"""Two are kept, and a third one is being written."""
+
+Verdict = Literal["fits", "tight", "does not fit", "unknown"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A figure with how far it may be off."""
+
+    low: float
+    expected: float
+    high: float
+
+    def times(self, factor: float) -> Range:
+        """All three, scaled."""
+        return Range(self.low * factor, self.expected * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The hardware, as far as a prediction depends on it."""
+
+    name: str
+    backend: str
+    memory_bytes: float | None
+    """Of one device; None: not known."""
+    device: Device
+    num_devices: int
+    power_watts: float | None
+    usd_per_hour: float | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, as far as a prediction depends on it."""
+
+    setting: Setting
+    """Its `batch` is filled in by what the steps are made of."""
+    kind: str
+    """The method, as the constants name it."""
+    lengths: Lengths
+    steps: Steps
+    num_steps: int
+    checkpointed: bool = True
+    """Whether checkpoints are written at all (a run that trains nothing has none)."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a ledger's own runs on this target say of the planner: measured over predicted, the median."""
+
+    memory: float = 1.0
+    seconds: float = 1.0
+    runs: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run will take."""
+
+    target: Target
+    memory: Memory
+    """Of the expected largest step."""
+    device_bytes: Range
+    """Of one device, everything included."""
+    framework_bytes: float
+    verdict: Verdict
+    seconds: Range | None
+    """Of the training steps; None: the device's rate is not known."""
+    joules: Range | None
+    usd: Range | None
+    model_flops: float
+    """Operations of the model over the whole run."""
+    download_bytes: float
+    """Of the base's weights."""
+    run_bytes: float
+    """Checkpoints, result and records under the run directory."""
+    correction: Correction
+
+
+def predict(job: Job, target: Target, correction: Correction = Correction()) -> Prediction:
+    """Everything that a run will take on a target."""
+    backend = target.backend
+    framework = constants()["memory"]["framework_gib"][backend]
+    spread = constants()["memory"]["spread"]["full" if job.kind == "full" else "adapter"]
+    usual, expected, worst = (_memory(job, batch) for batch in (job.steps.usual, job.steps.expected, job.steps.worst))
+    scale = correction.memory
+    needed = Range(
+        (usual.bytes * spread["low"] + framework["low"] * GIB) * scale,
+        (expected.bytes + framework["expected"] * GIB) * scale,
+        (max(worst.bytes, expected.bytes) * spread["high"] + framework["high"] * GIB) * scale,
+    )
+    seconds = _seconds(job, target, correction)
+    own, _ = step_flops(job.setting.model, job.setting, job.steps.tokens, job.steps.squared_lengths)
+    trains = job.setting.adapted.kind != "none"
+    return Prediction(
+        target=target,
+        memory=expected,
+        device_bytes=needed,
+        framework_bytes=framework["expected"] * GIB,
+        verdict=_verdict(needed, target.memory_bytes),
+        seconds=seconds,
+        joules=_scaled(seconds, target.power_watts, target.num_devices),
+        usd=_scaled(seconds, target.usd_per_hour, target.num_devices / _HOUR_SECONDS),
+        model_flops=own * job.num_steps if trains else 0.0,
+        download_bytes=weight_bytes(replace(job.setting, quantised=False)),
+        run_bytes=_run_bytes(job),
+        correction=correction,
+    )
+
+
+def _memory(job: Job, batch: MicroBatch) -> Memory:
+    attention = job.setting.batch.attention
+    return memory(replace(job.setting, batch=Batch(batch.rows, batch.length, attention)))
+
+
+def _verdict(needed: Range, available: float | None) -> Verdict:
+    if available is None:
+        return "unknown"
+    usable = available * float(constants()["memory"]["usable_share"]["value"])
+    if needed.high <= usable:
+        return "fits"
+    return "tight" if needed.expected <= usable else "does not fit"
+
+
+def _seconds(job: Job, target: Target, correction: Correction) -> Range | None:
+    if job.setting.adapted.kind == "none":
+        return Range(0.0, 0.0, 0.0)
+    _, done = step_flops(job.setting.model, job.setting, job.steps.padded_tokens, job.steps.squared_lengths)
+    step = step_time(done, job.setting, target.device, target.num_devices, job.kind, target.backend)
+    if step is None:
+        return None
+    spread = constants()["efficiency"]["spread"]
+    low, high = (spread["low"], spread["high"]) if not correction.runs else (0.8, 1.25)
+    total = step.seconds * job.num_steps * correction.seconds
+    return Range(total * low, total, total * high)
+
+
+def _scaled(seconds: Range | None, rate: float | None, factor: float) -> Range | None:
+    return None if seconds is None or rate is None else seconds.times(rate * factor)
+
+
+def _run_bytes(job: Job) -> float:
+    """Checkpoints hold the trained weights and the optimizer's state in fp32; the result the weights alone."""
+    if job.setting.adapted.kind == "none":
+        return 0.0
+    trained = float(job.setting.trained_parameters)
+    state = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}[job.setting.optimizer]
+    checkpoints = _KEPT_CHECKPOINTS * trained * (4.0 + state) if job.checkpointed else 0.0
+    return checkpoints + trained * 4.0
+
+
+def training_peak(prediction: Prediction) -> float:
+    """Bytes at the peak of training alone, as the allocator of a device measures it (without the context)."""
+    found = prediction.memory
+    return sum(found.stays.values()) + max(found.stages[name] for name in TRAINING_STAGES)

@@ -1,0 +1,45 @@
+"""The architecture of a recipe's base, without a download: from the catalog, a directory, or the hub's cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench import documents, hub
+from workbench.catalog.bases import bases
+from workbench.errors import BaseError, Problem
+from workbench.plan import shapes
+from workbench.plan.architecture import Architecture
+from workbench.recipe.resolved import ResolvedBase
+
+
+def architecture_of(base: ResolvedBase) -> Architecture:
+    """What the base is made of.
+
+    Raises:
+        BaseError: it is nowhere on this machine and not in the catalog, or of a kind that cannot be counted.
+    """
+    if base.kind == "directory":
+        path = Path(base.location) / "config.json"
+        return shapes.from_config(_config(path), documents.display(path))
+    if base.row is not None and base.row in bases():
+        return shapes.from_row(bases()[base.row])
+    cached = hub.cached_file(base.location, base.revision, "config.json")
+    if cached is None:
+        raise BaseError(
+            Problem(
+                base.location,
+                "is not in the catalog, and its config.json is not on this machine",
+                f"hf download {base.location} config.json, or name a base of `workbench bases`",
+            )
+        )
+    return shapes.from_config(_config(cached), f"{base.location} config.json")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseError(Problem(documents.display(path), f"cannot be read: {error}")) from None
+    return found
