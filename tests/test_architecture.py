@@ -117,7 +117,20 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
-    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data")
+    verbs = (
+        "train",
+        "check",
+        "explain",
+        "schema",
+        "bases",
+        "rules",
+        "runs",
+        "show",
+        "compare",
+        "eval",
+        "generate",
+        "data",
+    )
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
@@ -125,6 +138,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
         (["explain", "recipe"], 0),
         (["schema"], 0),
         (["bases", "qwen"], 0),
+        (["rules"], 0),
         (["runs"], 0),
         (["show", one.name], 0),
         (["compare", one.name, two.name, "--vary", "method.rank"], 0),
@@ -198,6 +212,7 @@ def test_names_meet_tables_in_one_place() -> None:
     allowed = {
         "workbench.recipe.resolve",
         "workbench.recipe.resolved",  # a resolved recipe holds the target's row
+        "workbench.recipe.rules.facts",  # rules judge a base by its row
         "workbench.verbs.desk",  # `workbench bases` shows the table itself
         "workbench.plan.shapes",  # counts a row that it is given
     }

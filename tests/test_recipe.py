@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from workbench import fingerprint, resources
 from workbench.errors import BaseError, DataError, RecipeError
-from workbench.recipe import rules, schema
+from workbench.recipe import schema
 from workbench.recipe.identity import base_reference, identity, identity_hash
 from workbench.recipe.load import find, load
 from workbench.recipe.pin import pin
@@ -421,80 +421,6 @@ def test_a_resolved_recipe_read_again_is_the_same(place: Workplace) -> None:
     assert again.model_dump(mode="json") == resolved.model_dump(mode="json")
     assert pin(again) == (resolved, contents)
     assert identity(again, contents) == identity(resolved, contents)
-
-
-BROKEN: dict[str, dict[str, Any]] = {
-    "length-twice": {"training": {"epochs": 1, "steps": 1}},
-    "unknown-split": {"data": {"name": "rows", "split": "dev"}},
-    "sft-rows": {"data": "texts"},
-    "pretrain-rows": {"objective": "pretrain"},
-    "dpo-rows": {"objective": "dpo"},
-    "shuffled-answers": {"data": {"name": "texts", "shuffle_labels": True}, "objective": "pretrain"},
-    "shuffled-turns": {"data": {"name": "talks", "shuffle_labels": True}},
-    "experts-dropout": {"method": {"name": "qlora", "experts": "all", "dropout": 0.1}},
-    "experts-variant": {"method": {"name": "lora", "experts": "all", "variant": "dora"}},
-    "four-bit-device": {"method": "qlora", "target": "ascend-910b"},
-    "bf16-device": {"training": {"precision": "bf16"}, "target": "apple-mps"},
-    "paged-on-cpu": {"training": {"optimizer": "paged_adamw_8bit"}},
-    "dpo-pissa": {"method": {"name": "lora", "variant": "pissa"}, "objective": "dpo", "data": "pairs"},
-    "dpo-flattened": {"objective": "dpo", "data": "pairs", "target": {"name": "cpu", "layout": "flattened"}},
-    "pissa-from-adapter": {"method": {"name": "lora", "variant": "pissa", "init_from": "./run"}},
-    "adapter-on-random": {"base": {"name": "./base", "init": "random"}},
-    "revision-of-directory": {"base": {"name": "./base", "revision": "main"}},
-    "remote-code-pinned": {"base": {"name": "owner/model", "trust_remote_code": True, "revision": "main"}},
-    "nothing-to-do": {"method": "none"},
-}
-"""A recipe for every rule that breaks it."""
-
-MENDED: dict[str, dict[str, Any]] = {
-    "length-twice": {"training": {"steps": 1}},
-    "unknown-split": {"data": {"name": "rows", "split": "test"}},
-    "sft-rows": {"data": "texts", "objective": "pretrain"},
-    "pretrain-rows": {"objective": "sft"},
-    "dpo-rows": {"objective": "dpo", "data": "pairs"},
-    "shuffled-answers": {"data": {"name": "rows", "shuffle_labels": True}, "objective": "sft"},
-    "shuffled-turns": {
-        "data": {"name": "talks", "shuffle_labels": True},
-        "objective": {"name": "sft", "turns": "last"},
-    },
-    "experts-dropout": {"method": {"name": "qlora", "experts": "all", "dropout": 0.0}},
-    "experts-variant": {"method": {"name": "lora", "experts": "all", "variant": "rslora"}},
-    "four-bit-device": {"method": "lora", "target": "ascend-910b"},
-    "bf16-device": {"training": {"precision": "fp32"}, "target": "apple-mps"},
-    "paged-on-cpu": {"training": {"optimizer": "adamw_8bit"}},
-    "dpo-pissa": {"method": {"name": "lora", "variant": "plain"}, "objective": "dpo", "data": "pairs"},
-    "dpo-flattened": {"objective": "dpo", "data": "pairs", "target": {"name": "cpu", "layout": "padded"}},
-    "pissa-from-adapter": {"method": {"name": "lora", "variant": "plain", "init_from": "./run"}},
-    "adapter-on-random": {"base": {"name": "./base", "init": "random"}, "method": "full"},
-    "revision-of-directory": {"base": {"name": "owner/model", "revision": "main"}},
-    "remote-code-pinned": {"base": {"name": "owner/model", "trust_remote_code": True, "revision": "0123456789" * 4}},
-    "nothing-to-do": {"method": "none", "evaluation": {"suite": "arithmetic"}},
-}
-"""The same with the rule's own advice followed."""
-
-
-@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.id)
-def test_each_rule_is_broken_by_one_recipe_and_met_when_its_advice_is_followed(
-    place: Workplace, rule: rules.Rule
-) -> None:
-    refused = said(lambda: place.resolved(**BROKEN[rule.id]))
-    assert f"{'.'.join(map(str, rule.field))}: {rule.reason}\n    {rule.fix}" in refused
-    assert refused.count("recipe.yaml:") == 1
-    place.resolved(**MENDED[rule.id])
-
-
-def test_every_rule_has_its_own_name_and_names_a_real_field() -> None:
-    ids = [rule.id for rule in rules.RULES]
-    assert len(set(ids)) == len(ids)
-    assert set(ids) == set(BROKEN) == set(MENDED)
-    known = {place for place, _, _ in fields()}
-    assert {".".join(map(str, rule.field)) for rule in rules.RULES} <= known
-
-
-def test_all_broken_rules_are_told_at_once(place: Workplace) -> None:
-    refused = said(lambda: place.resolved(**(BROKEN["length-twice"] | BROKEN["pretrain-rows"])))
-    assert "both epochs and steps are given" in refused
-    assert "pretrain needs rows of raw text" in refused
 
 
 # --- identity --------------------------------------------------------------------------------------------------------

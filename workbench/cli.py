@@ -90,6 +90,17 @@ def bases(
     desk.bases(words or [], most)
 
 
+@app.command()
+def rules(
+    words: Annotated[list[str] | None, typer.Argument(help="Show only rules that hold all these words.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/rules.md.")] = False,
+) -> None:
+    """List the combinations that are refused or unwise: why, what to do instead, and where that was read."""
+    from workbench.verbs import rules as verb
+
+    verb.rules(words or [], markdown)
+
+
 @app.command(name="runs")
 def runs_(
     action: Annotated[str | None, typer.Argument(help="rm RUN..., or prune (removes what was never finished).")] = None,

@@ -89,6 +89,8 @@ class BaseRow(Row):
     also_licence: list[str] = Field(default_factory=list)
     source: str
     as_of: str
+    stored: Literal["fp8", "mxfp4", "int4"] | None = None
+    """What its repository's weights are quantised to (config.json's `quantization_config`). None: not quantised."""
     pretraining_tokens: float | None = None
     """Tokens that it was pretrained on, as its makers published; None: they did not."""
     pretraining_source: str | None = None

@@ -26,10 +26,24 @@ _Found = TypeVar("_Found")
 
 
 def resolve(loaded: Loaded) -> Resolved:
-    """Look up every name and write out every default.
+    """Look up every name, write out every default, and refuse what cannot work.
 
     Raises:
-        RecipeError: with every name that is not known and every rule that is broken.
+        RecipeError: with every name that is not known, or every rule that is broken (unwise ones are not told here).
+    """
+    resolved = looked_up(loaded)
+    illegal = rules.broken(resolved, "illegal")
+    if illegal:
+        told = [Problem(loaded.document.where(rule.field), rule.reason, rule.advice(resolved)) for rule in illegal]
+        raise RecipeError(told)
+    return resolved
+
+
+def looked_up(loaded: Loaded) -> Resolved:
+    """Look up every name and write out every default, whatever the rules say of the result.
+
+    Raises:
+        RecipeError: with every name that is not known.
     """
     document, recipe = loaded.document, loaded.recipe
     problems: list[Problem] = []
@@ -51,13 +65,9 @@ def resolve(loaded: Loaded) -> Resolved:
     if base is None or card is None or target is None or problems:
         raise RecipeError(problems)
     target = _with_stated_facts(target, recipe.target)
-    resolved = Resolved(
+    return Resolved(
         recipe=_written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=_dtype(recipe, target)
     )
-    broken = rules.broken(resolved)
-    if broken:
-        raise RecipeError([Problem(document.where(rule.field), rule.reason, rule.fix) for rule in broken])
-    return resolved
 
 
 def with_settings(resolved: Resolved, settings: Mapping[str, Any]) -> Resolved | None:

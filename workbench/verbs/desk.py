@@ -6,28 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from workbench import __version__
 from workbench.catalog.bases import BaseRow
 from workbench.catalog.bases import bases as all_bases
 from workbench.errors import Problem, UserError
-from workbench.recipe import resolve
+from workbench.recipe import resolve, rules
 from workbench.recipe.load import load
 from workbench.verbs import terminal
-from workbench.visible import markup
+from workbench.visible import markup, visible
 
 
 def check(recipe: Path, overrides: Sequence[str]) -> None:
-    """Load and resolve; silence is not an answer, so say what the recipe means."""
-    resolved = resolve.resolve(load(recipe, overrides))
+    """Load and resolve; silence is not an answer, so say what the recipe means, and what in it is unwise."""
+    loaded = load(recipe, overrides)
+    resolved = resolve.resolve(loaded)
     made = resolved.recipe
     suite = f", scored on {resolved.suite.name}" if resolved.suite else ", not scored"
     scratch = " from scratch" if made.base.init == "random" else ""
-    terminal.console().print(
+    console = terminal.console()
+    console.print(
         f"[green]ok[/green] {resolved.name}: {made.objective.name} with {made.method.name} on "
         f"{markup(resolved.base.row or resolved.base.location)}{scratch}, "
         f"rows of {markup(resolved.data.name + suite)}; {resolved.dtype} on {resolved.target.name}"
     )
+    for rule in rules.broken(resolved, "unwise"):
+        where = visible(loaded.document.where(rule.field))
+        console.print(Text.assemble(("unwise", "yellow"), " ", (where, "bold"), ": ", rule.reason))
+        console.print(Text(f"       {rule.advice(resolved)}", style="dim"))
 
 
 def version() -> None:
