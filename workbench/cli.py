@@ -91,6 +91,41 @@ def bases(
 
 
 @app.command()
+def plan(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--targets", metavar="NAMES", help="A line for each target: all, or names.")
+    ] = None,
+    bases: Annotated[
+        list[str] | None, typer.Option("--bases", metavar="NAMES", help="A line for each base: all, or names.")
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="NAME", help="Short for --set target=NAME.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Trace a step at its true shapes as well (a minute).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    runs: Root = _RUNS,
+) -> None:
+    """Say what a recipe will take, before anything is fetched or started: memory, time, money, energy, disk."""
+    from workbench.verbs import plan as verb
+
+    chosen = [*(set_ or []), *([f"target.name={target}"] if target else [])]
+    if targets or bases:
+        verb.matrix(recipe, chosen, targets or [], bases or [], as_json)
+    else:
+        verb.plan(recipe, chosen, runs, exact, as_json)
+
+
+@app.command()
+def targets(
+    words: Annotated[list[str] | None, typer.Argument(help="Show only rows that hold all these words.")] = None,
+) -> None:
+    """List the hardware of the catalog: memory, bandwidth, rates, power and price."""
+    from workbench.verbs import plan as verb
+
+    verb.targets(words or [])
+
+
+@app.command()
 def rules(
     words: Annotated[list[str] | None, typer.Argument(help="Show only rules that hold all these words.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/rules.md.")] = False,

@@ -60,12 +60,13 @@ class WorkbenchError(Exception):
 
 
 class UserError(WorkbenchError):
-    """One or more problems that the user can mend, all listed at once."""
+    """One or more problems that the user can mend, all listed at once, and each once."""
 
     exit_status = ExitStatus.USER
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        found = (problems,) if isinstance(problems, Problem) else problems
+        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(found))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

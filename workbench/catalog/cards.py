@@ -50,6 +50,10 @@ class Source(Row):
     """A directory written by `datasets`' `save_to_disk` (its splits are then named there)."""
 
 
+LengthBin = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]], Field(strict=False)]
+"""`[tokens up to, rows]`."""
+
+
 class Card(Row):
     """A dataset: source, licence, format, columns and splits."""
 
@@ -69,9 +73,9 @@ class Card(Row):
     """Splits by name."""
     split_seed: int = 0
     """Seed of the shares."""
-    lengths: dict[int, int] = Field(default_factory=dict)
-    """Tokens up to -> rows of the training split, as counted with some tokenizer: what a plan goes by before the rows
-    were tokenised here (`workbench data show` prints them)."""
+    lengths: list[LengthBin] = Field(default_factory=list)
+    """`[tokens up to, rows]` of the training split, rising, as counted with some tokenizer: what a plan goes by before
+    the rows were tokenised here (`workbench data show` prints them)."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """For .txt files: what stands between documents (`<|endoftext|>`)."""
     document_bytes: Annotated[int, Field(ge=64)] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.plan.prediction import Prediction
 from workbench.recipe.resolved import Resolved
+from workbench.recipe.schema import Qlora
 
 Settings = Mapping[str, Any]
 """Dotted field -> value, as `--set` takes them."""
@@ -45,6 +46,7 @@ class Fix:
 
 _SHARED = ("rank", "alpha", "dropout", "targets", "variant")
 """Fields of lora that qlora has as well."""
+_LEAN_TOKENS = 512
 _MOST_AT_ONCE = 3
 _SHOWN = 4
 _DEVICES = (2, 4, 8)
@@ -72,7 +74,7 @@ def _possible(resolved: Resolved) -> Iterator[Change]:
     if recipe.training.optimizer == "adamw" and can.eight_bit_optimizers == "yes":
         yield Change({"training.optimizer": "adamw_8bit"}, "optimizer state rounded to 8 bits: another result", 1.0)
     if method.name == "lora" and can.nf4 == "yes" and row.nf4 and getattr(method, "variant", "") != "pissa":
-        kept = {f"method.{name}": getattr(method, name) for name in _SHARED}
+        kept = {f"method.{name}": getattr(method, name) for name in _SHARED if _is_stated(method, name)}
         yield Change({"method.name": "qlora", **kept}, "the base rounded to 4 bits: another result, slower", 1.2)
     if method.name == "full":
         yield Change({"method": "lora"}, "an adapter instead of every weight: another method", 2.0)
@@ -83,6 +85,25 @@ def _possible(resolved: Resolved) -> Iterator[Change]:
             if devices > target.devices:
                 settings = {"target.devices": devices, "target.sharding": "fsdp"}
                 yield Change(settings, f"{devices} devices; the same result", 1.5 + devices / 8)
+
+
+def lean(resolved: Resolved) -> list[tuple[str, Settings]]:
+    """Two ways to take as little as possible on one device, in words and as settings: with the same result, and with
+    the base in 4 bits."""
+    same: dict[str, Any] = {"target.gradient_checkpointing": True, "target.micro_batch_tokens": _LEAN_TOKENS}
+    if resolved.recipe.evaluation.suite:
+        same["evaluation.batch_size"] = 1
+    ways: list[tuple[str, Settings]] = [("cut small, checkpointed", same)]
+    if resolved.recipe.method.name == "lora":
+        four_bit = next((one for one in changes(resolved) if "method.name" in one.settings), None)
+        ways += [("qlora, cut small, checkpointed", {**same, **four_bit.settings})] if four_bit else []
+    return ways
+
+
+def _is_stated(method: Any, name: str) -> bool:
+    """Whether a field stands at another value than a fresh qlora would give it."""
+    value = getattr(method, name)
+    return bool(value != (2.0 * method.rank if name == "alpha" else Qlora.model_fields[name].default))
 
 
 def fixes(
@@ -110,8 +131,9 @@ def fixes(
 
 
 def _holds(chosen: Sequence[Change], fix: Fix) -> bool:
-    """Whether a set of changes holds all those of a fix that is enough by itself."""
-    return all(any(change is one for one in chosen) for change in fix.changes)
+    """Whether a set of changes touches every field of a fix that is enough by itself (at these or other values)."""
+    fields = {key for change in chosen for key in change.settings}
+    return fix.settings.keys() <= fields
 
 
 def _contradict(chosen: Sequence[Change]) -> bool:

@@ -42,7 +42,7 @@ def job_of(resolved: Resolved, model: Architecture, lengths: Lengths) -> Job:
         pairs=recipe.objective.name == "dpo",
     )
     return Job(
-        setting=_setting(resolved, model, devices),
+        setting=_setting(resolved, model, devices, lengths.longest),
         kind=_kind(resolved),
         lengths=lengths,
         steps=made,
@@ -91,7 +91,7 @@ def _kind(resolved: Resolved) -> str:
     return method.name
 
 
-def _setting(resolved: Resolved, model: Architecture, devices: int) -> Setting:
+def _setting(resolved: Resolved, model: Architecture, devices: int, longest: int) -> Setting:
     recipe = resolved.recipe
     method, target = recipe.method, recipe.target
     full = method.name == "full"
@@ -121,7 +121,7 @@ def _setting(resolved: Resolved, model: Architecture, devices: int) -> Setting:
         shards=devices if target.sharding == "fsdp" else 1,
         copies=devices if target.sharding == "ddp" else 1,
     )
-    return _with_scoring(setting, resolved, model)
+    return _with_scoring(setting, resolved, model, longest)
 
 
 def _attention(name: str) -> Literal["sdpa", "eager", "flash"]:
@@ -130,21 +130,22 @@ def _attention(name: str) -> Literal["sdpa", "eager", "flash"]:
     return "flash" if name == "flash_attention_2" else "sdpa"
 
 
-def _with_scoring(setting: Setting, resolved: Resolved, model: Architecture) -> Setting:
-    """With what the suite's scoring holds at once."""
+def _with_scoring(setting: Setting, resolved: Resolved, model: Architecture, longest: int) -> Setting:
+    """With what the suite's scoring holds at once. Items are taken to be as long as the longest trained row: the desk
+    reads none."""
     if resolved.suite is None:
         return setting
     rows = resolved.recipe.evaluation.batch_size
     scored = row = cache = 0
     for task in resolved.suite.suite.tasks:
         if isinstance(task, LmEval):
-            length = model.context if model.context < _HELDOUT_WINDOW else _HELDOUT_WINDOW
+            length = min(model.context, _HELDOUT_WINDOW)
         elif isinstance(task, Generate):
-            length = min(model.context, _HELDOUT_WINDOW // 2 + task.max_new_tokens)
+            length = min(model.context, longest + task.max_new_tokens)
             cache = max(cache, rows * length)
             continue
         else:
-            length = min(model.context, getattr(task, "max_bytes", _HELDOUT_WINDOW), _HELDOUT_WINDOW)
+            length = min(model.context, getattr(task, "max_bytes", longest))
         row = max(row, length)
         scored = max(scored, min(_SCORED_TOKENS, rows * length))
     return replace(setting, evaluation_tokens=scored, evaluation_row=row, cache_tokens=cache)

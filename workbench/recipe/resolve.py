@@ -90,7 +90,7 @@ def with_settings(resolved: Resolved, settings: Mapping[str, Any]) -> Resolved |
     except ValidationError:
         return None
     changed = resolved.model_copy(update={"recipe": recipe, "dtype": _dtype(recipe, resolved.target)})
-    return None if rules.broken(changed) else changed
+    return None if rules.broken(changed, "illegal") else changed
 
 
 def on_target(resolved: Resolved, row: TargetRow) -> Resolved:
@@ -109,6 +109,11 @@ def on_base(resolved: Resolved, name: str) -> Resolved:
     found = _with_pretraining(find_base(base, "base.name"))
     recipe = resolved.recipe.model_copy(update={"base": base})
     return resolved.model_copy(update={"recipe": recipe, "base": found})
+
+
+def known_bases() -> list[str]:
+    """The names of the catalog's bases."""
+    return list(bases())
 
 
 def find_base(base: Base, where: str) -> ResolvedBase:

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from workbench.catalog.targets import TargetRow
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.launch import local
-from workbench.plan.fixes import Fix, fixes
+from workbench.plan.fixes import Fix, fixes, lean
 from workbench.plan.prediction import GIB, Correction, Prediction, Range
 from workbench.recipe import resolve, rules
 from workbench.recipe.architecture import architecture_of
@@ -28,7 +29,7 @@ _COLOURS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unknown"
 _SOURCES = {
     "rows": "as tokenised on this machine",
     "card": "as its card states them",
-    "maximum": "not known: every row is counted as the longest that the recipe allows; `workbench data show` counts them",
+    "maximum": "not known: every row is counted as the longest one allowed; `workbench data show` counts them",
 }
 _STAGES = {"forward": "forward pass", "backward": "backward pass"}
 
@@ -47,8 +48,9 @@ def plan(recipe: Path, overrides: Sequence[str], root: Path, exact: bool, as_jso
     _memory(console, prediction)
     _verdict(console, resolved, prediction)
     _costs(console, prediction)
-    for rule in rules.broken(resolved):
-        console.print(f"[yellow]unwise[/yellow] {markup(rule.reason)}\n      [dim]{markup(rule.fix)}[/dim]")
+    for rule in rules.broken(resolved, "unwise"):
+        console.print(f"[yellow]unwise[/yellow] {markup(rule.reason)}")
+        console.print(f"       [dim]{markup(rule.advice(resolved))}[/dim]")
     if prediction.verdict in ("tight", "does not fit"):
         _fixes(console, resolved, correction)
     if exact:
@@ -100,7 +102,7 @@ def _memory(console: Console, prediction: Prediction) -> None:
 
 def _verdict(console: Console, resolved: Resolved, prediction: Prediction) -> None:
     colour = _COLOURS[prediction.verdict]
-    words = prediction.verdict
+    words: str = prediction.verdict
     if prediction.target.memory_bytes is None:
         words = "unknown: the target states no memory; name a device (`workbench targets`)"
     else:
@@ -143,7 +145,7 @@ def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None
         console.print(f"      [dim]{_gib(fix.prediction.device_bytes.expected)} GiB; {markup(costs)}[/dim]")
 
 
-def made_to_fit(resolved: Resolved, correction: Correction = Correction()) -> list[Fix]:
+def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
     """The least costly changes that make a recipe fit its target."""
 
     def predicted(settings: Any) -> Prediction | None:
@@ -156,9 +158,7 @@ def made_to_fit(resolved: Resolved, correction: Correction = Correction()) -> li
     return fixes(resolved, predicted, lambda prediction: prediction.verdict == "fits")
 
 
-def matrix(
-    recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool
-) -> None:
+def matrix(recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool) -> None:
     """Predict a recipe on several targets or bases (`all`, or names), a line each."""
     resolved = resolve.resolve(load(recipe, overrides)) if not targets else _on_any_target(recipe, overrides)
     variants: list[tuple[str, Resolved]] = []
@@ -190,7 +190,7 @@ def _on_any_target(recipe: Path, overrides: Sequence[str]) -> Resolved:
 
 def _attempt(resolved: Resolved) -> Prediction | str:
     """A prediction, or why there is none."""
-    broken = [rule for rule in rules.broken(resolved) if rule.level == "illegal"]
+    broken = rules.broken(resolved, "illegal")
     if broken:
         return f"illegal: {broken[0].reason}"
     try:
@@ -209,6 +209,7 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
     for heading in ("has GiB", "needs GiB", "range"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
+    table.add_column("would fit", no_wrap=True)
     for heading in ("time", "USD", "kWh"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, resolved, found in rows:
@@ -223,11 +224,43 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
             _gib(needed.expected),
             f"{_gib(needed.low)} to {_gib(needed.high)}",
             f"[{colour}]{found.verdict}[/{colour}]",
+            "" if found.verdict in ("fits", "unknown") else _would_fit(resolved),
             _short(found.seconds.expected) if found.seconds else "-",
             f"{found.usd.expected:,.2f}" if found.usd else "-",
             f"{found.joules.expected / 3.6e6:,.2f}" if found.joules else "-",
         )
     console.print(table)
+
+
+def targets(words: Sequence[str]) -> None:
+    """The catalog of hardware as a table, with the nearest `targets.yaml`'s own rows."""
+    chosen = [row for row in resolve.known_targets(Path.cwd()).values() if _matches(row, words)]
+    if not chosen:
+        raise UserError(Problem("targets", f"none matches {' '.join(words)}", "`workbench targets` lists them all"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("backend", no_wrap=True)
+    for heading in ("GiB", "GB/s", "bf16 TFLOP/s", "fp16", "fp32", "W", "USD/h"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in chosen:
+        rates = (row.peak_tflops.get("bf16"), row.peak_tflops.get("fp16"), row.peak_tflops.get("fp32"))
+        numbers = (row.memory_gib, row.gigabytes_per_second, *rates, row.power_watts, row.usd_per_hour)
+        shown = ("-" if number is None else f"{number:g}" for number in numbers)
+        table.add_row(row.name, row.capabilities().title, *shown)
+    terminal.console().print(table)
+
+
+def _matches(row: TargetRow, words: Sequence[str]) -> bool:
+    text = f"{row.name} {row.device} {row.capabilities().title}".lower()
+    return all(word.lower() in text for word in words)
+
+
+def _would_fit(resolved: Resolved) -> str:
+    for words, settings in lean(resolved):
+        changed = resolve.with_settings(resolved, settings)
+        if changed is not None and planner.predicted(changed).verdict == "fits":
+            return words
+    return "[dim]no[/dim]"
 
 
 def _gib(size: float) -> str:
