@@ -17,7 +17,7 @@ def _flattened(resolved: Resolved) -> bool:
 
 def _recurrent(resolved: Resolved) -> bool:
     known = facts.row(resolved)
-    return known is not None and known.shape.linear_attention_layers > 0
+    return known is not None and known.shape.linear_attention is not None
 
 
 def _eager_on_long_rows(resolved: Resolved) -> bool:
