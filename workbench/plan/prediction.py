@@ -12,7 +12,7 @@ from typing import Literal
 
 from workbench.plan.activations import Batch
 from workbench.plan.lengths import Lengths, MicroBatch, Steps
-from workbench.plan.memory import TRAINING_STAGES, Memory, Setting, memory, weight_bytes
+from workbench.plan.memory import Memory, Setting, memory, weight_bytes
 from workbench.plan.timing import Device, constants, step_flops, step_time
 
 GIB = 2.0**30
@@ -84,6 +84,8 @@ class Prediction:
     device_bytes: Range
     """Of one device, everything included."""
     framework_bytes: float
+    allocated_bytes: float
+    """What the run will measure as its peak: of the device's allocator while it trains, or on a CPU of the process."""
     verdict: Verdict
     seconds: Range | None
     """Of the training steps; None: the device's rate is not known."""
@@ -118,6 +120,7 @@ def predict(job: Job, target: Target, correction: Correction = Correction()) -> 
         memory=expected,
         device_bytes=needed,
         framework_bytes=framework["expected"] * GIB,
+        allocated_bytes=expected.training_bytes + (framework["expected"] * GIB if backend == "cpu" else 0.0),
         verdict=_verdict(needed, target.memory_bytes),
         seconds=seconds,
         joules=_scaled(seconds, target.power_watts, target.num_devices),
@@ -168,9 +171,3 @@ def _run_bytes(job: Job) -> float:
     state = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}[job.setting.optimizer]
     checkpoints = _KEPT_CHECKPOINTS * trained * (4.0 + state) if job.checkpointed else 0.0
     return checkpoints + trained * 4.0
-
-
-def training_peak(prediction: Prediction) -> float:
-    """Bytes at the peak of training alone, as the allocator of a device measures it (without the context)."""
-    found = prediction.memory
-    return sum(found.stays.values()) + max(found.stages[name] for name in TRAINING_STAGES)

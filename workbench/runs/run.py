@@ -32,6 +32,7 @@ MEASURED = frozenset(
         "time",
         "attempts",
         "evaluation_seconds",
+        "predicted",
     }
 )
 """Fields of run files that are measured resources, or say how those were measured: two equal runs differ in them, and
@@ -123,6 +124,11 @@ class Run:
     def lock(self) -> Path:
         """Held while a process works on the run."""
         return self.path / "lock"
+
+    @property
+    def plan(self) -> Path:
+        """What was predicted before it ran."""
+        return self.path / "plan.json"
 
     @property
     def cost(self) -> Path:

@@ -1,0 +1,261 @@
+"""plan: what a recipe will take, before anything is fetched or started; and matrices of what fits where."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from workbench.errors import Problem, RecipeError, UserError
+from workbench.launch import local
+from workbench.plan.fixes import Fix, fixes
+from workbench.plan.prediction import GIB, Correction, Prediction, Range
+from workbench.recipe import resolve, rules
+from workbench.recipe.architecture import architecture_of
+from workbench.recipe.lengths import lengths_of
+from workbench.recipe.load import load
+from workbench.recipe.resolved import Resolved
+from workbench.runs import planner
+from workbench.verbs import terminal
+from workbench.visible import markup
+
+_COLOURS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unknown": "dim"}
+_SOURCES = {
+    "rows": "as tokenised on this machine",
+    "card": "as its card states them",
+    "maximum": "not known: every row is counted as the longest that the recipe allows; `workbench data show` counts them",
+}
+_STAGES = {"forward": "forward pass", "backward": "backward pass"}
+
+
+def plan(recipe: Path, overrides: Sequence[str], root: Path, exact: bool, as_json: bool) -> None:
+    """Predict one recipe on its own target."""
+    resolved = resolve.resolve(load(recipe, overrides))
+    found = list(planner.compared(root)) if root.is_dir() else []
+    correction = planner.correction(found, resolved.target.name, resolved.recipe.method.name)
+    prediction = planner.predicted(resolved, correction)
+    if as_json:
+        print(json.dumps(planner.as_words(prediction), indent=2))
+        return
+    console = terminal.console()
+    _head(console, resolved)
+    _memory(console, prediction)
+    _verdict(console, resolved, prediction)
+    _costs(console, prediction)
+    for rule in rules.broken(resolved):
+        console.print(f"[yellow]unwise[/yellow] {markup(rule.reason)}\n      [dim]{markup(rule.fix)}[/dim]")
+    if prediction.verdict in ("tight", "does not fit"):
+        _fixes(console, resolved, correction)
+    if exact:
+        sys.stdout.flush()
+        status = local.run_bench("workbench.worker.exact", resolved.model_dump_json())
+        if status:
+            sys.exit(status)
+
+
+def _head(console: Console, resolved: Resolved) -> None:
+    model = architecture_of(resolved.base)
+    lengths = lengths_of(resolved, model.context)
+    made, row = resolved.recipe, resolved.target
+    memory = f", {row.memory_gib:g} GiB" if row.memory_gib else ""
+    number = made.target.devices * made.target.nodes
+    several = f"{number} x " if number > 1 else ""
+    shared = f" ({made.target.sharding})" if number > 1 else ""
+    console.print(
+        f"[bold]{markup(resolved.name)}[/bold]: {made.objective.name} with {made.method.name} on "
+        f"{markup(resolved.base.row or resolved.base.location)} ({_count(model.parameters)} parameters), "
+        f"{resolved.dtype} on {several}{markup(row.name)}{memory}{shared}"
+    )
+    number_of = f"{lengths.examples:,} rows of about {lengths.mean_tokens():,.0f} tokens, " if lengths.examples else ""
+    console.print(f"[dim]rows: {number_of}longest {lengths.longest:,} ({_SOURCES[lengths.source]})[/dim]")
+
+
+def _memory(console: Console, prediction: Prediction) -> None:
+    found = prediction.memory
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("memory of one device")
+    table.add_column("GiB", justify="right")
+    table.add_column("")
+    for name, size in found.stays.items():
+        if size:
+            table.add_row(name, _gib(size), "stays")
+    for name, size in found.stages.items():
+        if size:
+            note = "[bold]the largest stage[/bold]" if name == found.largest_stage else ""
+            table.add_row(f"+ {_STAGES.get(name, name)}", _gib(size), note)
+            if name == "backward":
+                parts = ", ".join(f"{part} {_gib(value)}" for part, value in found.details.items() if value)
+                table.add_row("", "", f"[dim]of it {parts}[/dim]")
+    table.add_row("+ framework", _gib(prediction.framework_bytes), "[dim]context and libraries[/dim]")
+    needed = prediction.device_bytes
+    table.add_row("[bold]in all[/bold]", f"[bold]{_gib(needed.expected)}[/bold]",
+                  f"{_gib(needed.low)} to {_gib(needed.high)}")  # fmt: skip
+    console.print(table)
+
+
+def _verdict(console: Console, resolved: Resolved, prediction: Prediction) -> None:
+    colour = _COLOURS[prediction.verdict]
+    words = prediction.verdict
+    if prediction.target.memory_bytes is None:
+        words = "unknown: the target states no memory; name a device (`workbench targets`)"
+    else:
+        words += f" on {resolved.target.name} ({_gib(prediction.target.memory_bytes)} GiB)"
+    console.print(f"[{colour}]{markup(words)}[/{colour}]")
+
+
+def _costs(console: Console, prediction: Prediction) -> None:
+    parts = []
+    if prediction.seconds is None:
+        parts.append("time not known: the target states no peak rate")
+    elif prediction.seconds.expected:
+        parts.append(f"time {_duration(prediction.seconds)}")
+    if prediction.usd:
+        parts.append(f"money {_range(prediction.usd, 2)} USD")
+    if prediction.joules:
+        parts.append(f"energy at most {_range(prediction.joules.times(1 / 3.6e6), 3)} kWh")
+    if prediction.model_flops:
+        parts.append(f"{prediction.model_flops:.3g} FLOPs")
+    parts.append(f"disk {_size(prediction.download_bytes)} for the base, {_size(prediction.run_bytes)} for the run")
+    console.print("; ".join(parts))
+    if prediction.correction.runs:
+        found = prediction.correction
+        console.print(
+            f"[dim]corrected by {found.runs} finished runs on this target: memory x {found.memory:.2f}, "
+            f"time x {found.seconds:.2f}[/dim]"
+        )
+
+
+def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None:
+    found = made_to_fit(resolved, correction)
+    if not found:
+        console.print("no change of this recipe that was tried makes it fit; take a smaller base or a larger target")
+        return
+    console.print("what makes it fit, the least costly first:")
+    for fix in found:
+        settings = " ".join(f"--set {key}={_value(value)}" for key, value in fix.settings.items())
+        costs = "; ".join(change.costs for change in fix.changes)
+        console.print(f"  {markup(settings)}", soft_wrap=True)
+        console.print(f"      [dim]{_gib(fix.prediction.device_bytes.expected)} GiB; {markup(costs)}[/dim]")
+
+
+def made_to_fit(resolved: Resolved, correction: Correction = Correction()) -> list[Fix]:
+    """The least costly changes that make a recipe fit its target."""
+
+    def predicted(settings: Any) -> Prediction | None:
+        changed = resolve.with_settings(resolved, settings)
+        try:
+            return planner.predicted(changed, correction) if changed else None
+        except UserError:
+            return None
+
+    return fixes(resolved, predicted, lambda prediction: prediction.verdict == "fits")
+
+
+def matrix(
+    recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool
+) -> None:
+    """Predict a recipe on several targets or bases (`all`, or names), a line each."""
+    resolved = resolve.resolve(load(recipe, overrides)) if not targets else _on_any_target(recipe, overrides)
+    variants: list[tuple[str, Resolved]] = []
+    if bases:
+        names = resolve.known_bases() if "all" in bases else bases
+        variants = [(name, resolve.on_base(resolved, name)) for name in names]
+    else:
+        known = resolve.known_targets(recipe.absolute().parent)
+        unknown = [name for name in targets if name != "all" and name not in known]
+        if unknown:
+            raise RecipeError(Problem("--targets", f"no target is called {unknown[0]!r}", "see `workbench targets`"))
+        names = [name for name in known if name not in _GENERIC] if "all" in targets else targets
+        variants = [(name, resolve.on_target(resolved, known[name])) for name in names]
+    rows = [(name, one, _attempt(one)) for name, one in variants]
+    if as_json:
+        print(json.dumps([{"name": name, **_line(found)} for name, _, found in rows], indent=2))
+        return
+    _table(terminal.console(), rows, "base" if bases else "target")
+
+
+_GENERIC = ("cuda", "rocm", "intel-xpu", "apple-mps")
+"""Rows without a memory of their own."""
+
+
+def _on_any_target(recipe: Path, overrides: Sequence[str]) -> Resolved:
+    """The recipe, legal or not on the target that it names: others are asked about."""
+    return resolve.looked_up(load(recipe, overrides))
+
+
+def _attempt(resolved: Resolved) -> Prediction | str:
+    """A prediction, or why there is none."""
+    broken = [rule for rule in rules.broken(resolved) if rule.level == "illegal"]
+    if broken:
+        return f"illegal: {broken[0].reason}"
+    try:
+        return planner.predicted(resolved)
+    except UserError as error:
+        return error.problems[0].found
+
+
+def _line(found: Prediction | str) -> dict[str, Any]:
+    return {"refused": found} if isinstance(found, str) else planner.as_words(found)
+
+
+def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | str]], what: str) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(what, no_wrap=True)
+    for heading in ("has GiB", "needs GiB", "range"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("time", "USD", "kWh"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, resolved, found in rows:
+        has = f"{resolved.target.memory_gib:g}" if resolved.target.memory_gib else "-"
+        if isinstance(found, str):
+            table.add_row(markup(name), has, "", "", f"[dim]{markup(found)}[/dim]")
+            continue
+        needed, colour = found.device_bytes, _COLOURS[found.verdict]
+        table.add_row(
+            markup(name),
+            f"{found.target.memory_bytes / GIB:.0f}" if found.target.memory_bytes else "-",
+            _gib(needed.expected),
+            f"{_gib(needed.low)} to {_gib(needed.high)}",
+            f"[{colour}]{found.verdict}[/{colour}]",
+            _short(found.seconds.expected) if found.seconds else "-",
+            f"{found.usd.expected:,.2f}" if found.usd else "-",
+            f"{found.joules.expected / 3.6e6:,.2f}" if found.joules else "-",
+        )
+    console.print(table)
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.2f}"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
+
+
+def _range(found: Range, digits: int) -> str:
+    return f"{found.expected:,.{digits}f} ({found.low:,.{digits}f} to {found.high:,.{digits}f})"
+
+
+def _duration(found: Range) -> str:
+    return f"{_short(found.expected)} ({_short(found.low)} to {_short(found.high)})"
+
+
+def _short(seconds: float) -> str:
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, list | bool) or value is None else f"{value}"
