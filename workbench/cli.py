@@ -140,12 +140,16 @@ def rules(
 def runs_(
     action: Annotated[str | None, typer.Argument(help="rm RUN..., or prune (removes what was never finished).")] = None,
     names: Annotated[list[str] | None, typer.Argument(help="Runs to remove.")] = None,
+    planner: Annotated[bool, typer.Option("--planner", help="Show how far the planner was off.")] = False,
     runs: Root = _RUNS,
 ) -> None:
     """List the runs; remove some (`runs rm RUN`), or all that never finished (`runs prune`)."""
     from workbench.verbs import ledger
 
-    ledger.runs(action, names or [], runs)
+    if planner:
+        ledger.planner_errors(runs)
+    else:
+        ledger.runs(action, names or [], runs)
 
 
 @app.command()

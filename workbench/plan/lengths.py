@@ -47,12 +47,24 @@ class Lengths:
                 for low, edge in zip(lows, edges, strict=False)]  # fmt: skip
 
     def draw(self, count: int, chance: random.Random) -> list[int]:
-        """So many lengths as the rows may have them: a bin by its share, evenly inside it."""
+        """So many lengths as the rows may have them: a bin by its share, evenly inside it; moved within their bins so
+        that the mean is kept where it is known."""
         bins = self._bins()
         if not bins:
             return [self.longest] * count
         chosen = chance.choices(bins, weights=[number for *_, number in bins], k=count)
-        return [chance.randint(low, high) for low, high, _ in chosen]
+        high_side = self._high_side()
+        return [low + round((high - low) * chance.random() ** high_side) for low, high, _ in chosen]
+
+    def _high_side(self) -> float:
+        """The power p that draws the known mean: u^p is 1 / (p + 1) of a bin's width on average."""
+        if self.mean is None or not self.examples:
+            return 1.0
+        bins = self._bins()
+        lows = sum(low * count for low, _, count in bins) / self.examples
+        highs = sum(high * count for _, high, count in bins) / self.examples
+        share = (self.mean - lows) / (highs - lows) if highs > lows else 0.5
+        return 1.0 / min(max(share, 0.05), 0.95) - 1.0
 
 
 def capped(lengths: Lengths, most: int, cuts_documents: bool) -> Lengths:

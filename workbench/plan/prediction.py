@@ -98,6 +98,8 @@ class Prediction:
     run_bytes: float
     """Checkpoints, result and records under the run directory."""
     correction: Correction
+    lengths_source: str
+    """Where the lengths of the rows are from (`Lengths.source`)."""
 
 
 def predict(job: Job, target: Target, correction: Correction = Correction()) -> Prediction:
@@ -105,7 +107,7 @@ def predict(job: Job, target: Target, correction: Correction = Correction()) -> 
     backend = target.backend
     framework = constants()["memory"]["framework_gib"][backend]
     spread = constants()["memory"]["spread"]["full" if job.kind == "full" else "adapter"]
-    usual, expected, worst = (_memory(job, batch) for batch in (job.steps.usual, job.steps.expected, job.steps.worst))
+    usual, expected, worst = (memory_of(job, batch) for batch in (job.steps.usual, job.steps.expected, job.steps.worst))
     scale = correction.memory
     needed = Range(
         (usual.bytes * spread["low"] + framework["low"] * GIB) * scale,
@@ -129,10 +131,12 @@ def predict(job: Job, target: Target, correction: Correction = Correction()) -> 
         download_bytes=weight_bytes(replace(job.setting, quantised=False)),
         run_bytes=_run_bytes(job),
         correction=correction,
+        lengths_source=job.lengths.source,
     )
 
 
-def _memory(job: Job, batch: MicroBatch) -> Memory:
+def memory_of(job: Job, batch: MicroBatch) -> Memory:
+    """The parts and stages of a run whose largest micro-batch is this one."""
     attention = job.setting.batch.attention
     return memory(replace(job.setting, batch=Batch(batch.rows, batch.length, attention)))
 

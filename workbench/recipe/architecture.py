@@ -20,13 +20,10 @@ def architecture_of(base: ResolvedBase) -> Architecture:
     Raises:
         BaseError: it is nowhere on this machine and not in the catalog, or of a kind that cannot be counted.
     """
-    if base.kind == "directory":
-        path = Path(base.location) / "config.json"
-        return shapes.from_config(_config(path), documents.display(path))
-    if base.row is not None and base.row in bases():
+    if base.kind == "hub" and base.row is not None:
         return shapes.from_row(bases()[base.row])
-    cached = hub.cached_file(base.location, base.revision, "config.json")
-    if cached is None:
+    config = config_of(base)
+    if config is None:
         raise BaseError(
             Problem(
                 base.location,
@@ -34,10 +31,20 @@ def architecture_of(base: ResolvedBase) -> Architecture:
                 f"hf download {base.location} config.json, or name a base of `workbench bases`",
             )
         )
-    return shapes.from_config(_config(cached), f"{base.location} config.json")
+    return shapes.from_config(config, f"{documents.display(Path(base.location))} config.json")
 
 
-def _config(path: Path) -> dict[str, Any]:
+def config_of(base: ResolvedBase) -> dict[str, Any] | None:
+    """The base's config.json, from its directory or the hub's cache; None where it is not on this machine.
+
+    Raises:
+        BaseError: it is no JSON.
+    """
+    path: Path | None = Path(base.location) / "config.json"
+    if base.kind == "hub":
+        path = hub.cached_file(base.location, base.revision, "config.json")
+    if path is None:
+        return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from workbench.errors import Problem, RunError
 from workbench.recipe import pin
 from workbench.recipe.identity import Contents, identity
 from workbench.recipe.resolved import Resolved, ResolvedSuite
-from workbench.runs import create
+from workbench.runs import create, planner
 from workbench.runs.run import Run
 
 
@@ -41,8 +41,11 @@ class Planned:
         return run is not None and run.is_finished() and is_scored(run, self.resolved.suite)
 
     def open(self, root: Path) -> Run:
-        """Its run's directory, made if it is not there."""
-        return create.open_run(root, self.resolved, self.contents)
+        """Its run's directory, made if it is not there, with what is predicted of it."""
+        run = create.open_run(root, self.resolved, self.contents)
+        if not run.adapter.exists():
+            planner.write_plan(run, self.resolved)
+        return run
 
 
 def planned(resolved: Resolved, root: Path) -> Planned:

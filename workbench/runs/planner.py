@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.errors import UserError
+from workbench.plan.fixes import Fix, Settings, fixes
 from workbench.plan.jobs import job_of, target_of
 from workbench.plan.prediction import Correction, Prediction, predict
+from workbench.recipe import resolve
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.resolved import Resolved
@@ -54,11 +57,25 @@ def predicted(resolved: Resolved, correction: Correction = Correction()) -> Pred
     return predict(job_of(resolved, model, lengths_of(resolved, model.context)), target_of(resolved), correction)
 
 
+def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
+    """The least costly changes that make a recipe fit its target."""
+
+    def with_settings(settings: Settings) -> Prediction | None:
+        changed = resolve.with_settings(resolved, settings)
+        try:
+            return predicted(changed, correction) if changed else None
+        except UserError:
+            return None
+
+    return fixes(resolved, with_settings, lambda prediction: prediction.verdict == "fits")
+
+
 def as_words(prediction: Prediction) -> dict[str, Any]:
     """A prediction as plain values: what plan.json and cost.json hold of it."""
     seconds, usd, joules = prediction.seconds, prediction.usd, prediction.joules
     return {
         "target": prediction.target.name,
+        "lengths": prediction.lengths_source,
         "devices": prediction.target.num_devices,
         "verdict": prediction.verdict,
         "memory_bytes": {
@@ -76,6 +93,15 @@ def as_words(prediction: Prediction) -> dict[str, Any]:
         "training_flops": prediction.model_flops,
         "disk_bytes": prediction.run_bytes,
     }
+
+
+def write_plan(run: Run, resolved: Resolved) -> None:
+    """Write plan.json: what is predicted of a run as far as its rows are known now, without a ledger's corrections (they
+    are made from such plans). A base that cannot be counted leaves none."""
+    try:
+        files.write_json(run.plan, as_words(predicted(resolved)))
+    except UserError:
+        run.plan.unlink(missing_ok=True)
 
 
 def compared(root: Path) -> Iterator[Compared]:

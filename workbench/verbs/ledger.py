@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
 from workbench import files
 from workbench.errors import Problem, RunError
-from workbench.runs import create, ledger, lock
+from workbench.plan.prediction import GIB
+from workbench.runs import create, ledger, lock, planner
 from workbench.runs.run import Run
 from workbench.verbs import terminal
 from workbench.visible import markup
@@ -53,6 +55,46 @@ def _list(console: Console, root: Path) -> None:
             markup(entry.run.name), state, markup(entry.base), entry.method, str(entry.seed), step, markup(scores)
         )
     console.print(table)
+
+
+def planner_errors(root: Path) -> None:
+    """How far the planner was off, run by run and in the median of each target and method."""
+    console = terminal.console()
+    found = list(planner.compared(root))
+    if not found:
+        console.print(f"no finished run in {root} was planned")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("run", no_wrap=True)
+    table.add_column("target", no_wrap=True)
+    for heading in ("GiB planned", "measured", "off by", "seconds planned", "measured", "off by"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            markup(one.run.name),
+            markup(one.target),
+            f"{one.predicted_bytes / GIB:.2f}",
+            f"{one.measured_bytes / GIB:.2f}",
+            _off(one.memory_ratio),
+            f"{one.predicted_seconds:,.1f}" if one.predicted_seconds else "-",
+            f"{one.measured_seconds:,.1f}",
+            _off(one.seconds_ratio),
+        )
+    console.print(table)
+    for target, method in dict.fromkeys((one.target, one.method) for one in found):
+        alike = [one for one in found if (one.target, one.method) == (target, method)]
+        memory = _off(median(one.memory_ratio for one in alike))
+        seconds = [one.seconds_ratio for one in alike if one.seconds_ratio is not None]
+        console.print(
+            f"{markup(target)}, {method}, {len(alike)} runs: memory off by {memory}"
+            + (f", time by {_off(median(seconds))}" if seconds else "")
+            + (", which `workbench plan` corrects for" if planner.correction(found, target, method).runs else "")
+        )
+
+
+def _off(ratio: float | None) -> str:
+    """A measured figure against the planned one, as a difference."""
+    return "-" if ratio is None else f"{ratio - 1:+.0%}"
 
 
 def _remove(console: Console, run: Run) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from workbench.catalog.targets import TargetRow
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.launch import local
-from workbench.plan.fixes import Fix, fixes, lean
+from workbench.plan.fixes import lean
 from workbench.plan.prediction import GIB, Correction, Prediction, Range
 from workbench.recipe import resolve, rules
 from workbench.recipe.architecture import architecture_of
@@ -133,7 +133,7 @@ def _costs(console: Console, prediction: Prediction) -> None:
 
 
 def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None:
-    found = made_to_fit(resolved, correction)
+    found = planner.made_to_fit(resolved, correction)
     if not found:
         console.print("no change of this recipe that was tried makes it fit; take a smaller base or a larger target")
         return
@@ -143,19 +143,6 @@ def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None
         costs = "; ".join(change.costs for change in fix.changes)
         console.print(f"  {markup(settings)}", soft_wrap=True)
         console.print(f"      [dim]{_gib(fix.prediction.device_bytes.expected)} GiB; {markup(costs)}[/dim]")
-
-
-def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
-    """The least costly changes that make a recipe fit its target."""
-
-    def predicted(settings: Any) -> Prediction | None:
-        changed = resolve.with_settings(resolved, settings)
-        try:
-            return planner.predicted(changed, correction) if changed else None
-        except UserError:
-            return None
-
-    return fixes(resolved, predicted, lambda prediction: prediction.verdict == "fits")
 
 
 def matrix(recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool) -> None:

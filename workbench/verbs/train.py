@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import files
-from workbench.errors import Problem, RunError
+from workbench.errors import Problem, RunError, UserError
 from workbench.launch import local
+from workbench.plan.prediction import GIB, Correction
 from workbench.recipe import pin, resolve
 from workbench.recipe.load import load
-from workbench.runs import create, ledger
+from workbench.recipe.resolved import Resolved
+from workbench.runs import create, ledger, planner
 from workbench.runs.planned import planned
 from workbench.runs.run import Run
 from workbench.verbs import terminal
@@ -36,6 +38,7 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
         console.print(f"{markup(known.name)} is finished already; nothing to do")
         _show_result(console, known)
         return
+    _refuse_misfit(wanted.resolved)
     older = None if known else create.nearest(root, wanted.resolved, wanted.facts)
     run = wanted.open(root)
     if older:
@@ -46,6 +49,35 @@ def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
     if status:
         sys.exit(status)
     _show_result(console, run)
+
+
+def _refuse_misfit(resolved: Resolved) -> None:
+    """Refuse what cannot fit even in its usual step with little overhead.
+
+    Raises:
+        RunError: says what is needed, what is there, and what makes it fit.
+    """
+    try:
+        found = planner.predicted(resolved)
+    except UserError:  # a base that cannot be counted at the desk: the pre-flight on the device will tell
+        return
+    has = found.target.memory_bytes
+    if has is None or found.device_bytes.low <= has:
+        return
+    fix = next(iter(planner.made_to_fit(resolved, Correction())), None)
+    advice = (
+        "take a smaller base or a larger target"
+        if fix is None
+        else " ".join(f"--set {key}={value}" for key, value in fix.settings.items())
+    )
+    raise RunError(
+        Problem(
+            "target",
+            f"{resolved.target.name} has {has / GIB:.1f} GiB a device, and this needs "
+            f"{found.device_bytes.low / GIB:.1f} to {found.device_bytes.high / GIB:.1f}; workbench plan shows the parts",
+            f"what makes it fit: {advice}",
+        )
+    )
 
 
 def _show_result(console: Console, run: Run) -> None:

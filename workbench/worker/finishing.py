@@ -35,6 +35,7 @@ def _trained(run: Run) -> dict[str, Any]:
         "adapter_bytes": sum(file.stat().st_size for file in run.adapter.glob("*.safetensors")),
         "trainable_parameters": parameters["trainable"],
         "total_parameters": parameters["total"],
+        "predicted": files.read_json(run.plan) if run.plan.exists() else None,
     }
 
 

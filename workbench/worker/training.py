@@ -21,6 +21,7 @@ from workbench.methods.apply import apply
 from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora
+from workbench.runs import planner
 from workbench.tracking.tracker import Tracker
 from workbench.training import checkpoints, energy, trainers
 from workbench.training.callbacks import Recorder, cut_after
@@ -38,6 +39,7 @@ def train(bench: Bench, tracker: Tracker) -> None:
         prepared = rows_of(bench)
         known = suite_fingerprint(bench.suite, bench.items) if bench.suite else None
         files.write_json(run.data, prepared.account | {"suite_items": known})
+        planner.write_plan(run, bench.resolved)  # again: now the rows are known
         _walk(bench, prepared, tracker)
         gc.collect()
     _prove(bench)
