@@ -113,7 +113,7 @@ def _attention(model: Architecture, arithmetic: Arithmetic, batch: Batch) -> flo
     return total
 
 
-_LINEAR_ATTENTION_COPIES = 4
+_LINEAR_ATTENTION_COPIES = 5
 """How often the chunked delta rule keeps its operands, in fp32."""
 
 
@@ -133,8 +133,8 @@ def _mlp(model: Architecture, entry: int, full: bool) -> float:
     experts = model.experts
     if experts:
         active = experts.layers * experts.active
-        # each active expert also keeps its gathered input, and its output for the routing weight
-        total += active * (3 * experts.intermediate + 2 * model.hidden) * entry
+        # each active expert also keeps its output, which the routing weight is multiplied with
+        total += active * (3 * experts.intermediate + model.hidden) * entry
         total += active * (experts.intermediate + model.hidden) * entry if full else 0.0
     return total
 
@@ -225,7 +225,8 @@ def _changed_weights(model: Architecture, linears: Sequence[Linear], arithmetic:
 
 def working_bytes(model: Architecture, adapted: Adapted, arithmetic: Arithmetic, batch: Batch) -> float:
     """Gradients and temporaries while one layer is walked back: three of the widest activation in the products' type,
-    and where an adapter reads it, its gradient in fp32 and that of the adapter's copy."""
+    and where an adapter reads it, its gradient in fp32 and that of the adapter's copy. DoRA builds its update whole to
+    take its norm, through an identity matrix as wide as the input."""
     experts = model.experts
     widest = (
         max(layer.outputs for layer in model.linears if layer.leaf in _GATES)
@@ -238,5 +239,7 @@ def working_bytes(model: Architecture, adapted: Adapted, arithmetic: Arithmetic,
     reads = {layer.leaf for layer in adapted.linears}
     if reads & (_READ_PRODUCTS | _GATES) and adapted.kind not in ("full", "none"):
         entry += 3.0 if arithmetic.product_bytes < 4 else 4.0
-    probabilities = 2.0 * _probabilities(model, arithmetic, batch) / max(1, model.layers)
-    return entry * widest * batch.tokens + probabilities
+    mlp = 3.0 * widest * arithmetic.product_bytes * batch.tokens  # freed before attention is walked back
+    probabilities = 8.0 / 6.0 * _probabilities(model, arithmetic, batch) / model.layers
+    norm = max((4 * layer.inputs**2 + 6 * layer.weights for layer in adapted.linears), default=0)
+    return max(entry * widest * batch.tokens, probabilities - mlp, float(norm) if adapted.kind == "dora" else 0.0)

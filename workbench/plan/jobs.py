@@ -18,6 +18,8 @@ from workbench.plan.timing import Device, constants
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.schema import Ia3, Lora, Qlora
 
+_TRITON = ("cuda", "xpu")
+"""Devices on which TRL runs its Triton kernels."""
 _SCORED_TOKENS = 8192
 """Of one scoring pass, padding included (`workbench.evaluation.likelihood`)."""
 _HELDOUT_WINDOW = 2048
@@ -118,6 +120,7 @@ def _setting(resolved: Resolved, model: Architecture, devices: int, longest: int
         optimizer=recipe.training.optimizer,
         autocast=mixed,
         fused_optimizer=resolved.target.capabilities().fused_adamw == "yes",
+        tiles_in_place=resolved.target.device in _TRITON,
         shards=devices if target.sharding == "fsdp" else 1,
         copies=devices if target.sharding == "ddp" else 1,
     )

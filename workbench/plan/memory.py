@@ -18,6 +18,8 @@ from workbench.plan.architecture import Architecture
 _HEAD_TILE_TOKENS = 4096
 _HEAD_TILE_WORDS = 32768
 """TRL 1.16's fused head computes logits in tiles of so many tokens by so many words of the vocabulary."""
+_COPIES_FORWARD, _COPIES_BACKWARD = 3.3, 7.3
+"""fp32 copies of a tile that torch's operations make where there is no Triton (traced)."""
 _BITS_4 = {True: 4.0 + 8.0 / 64 + 32.0 / (64 * 256), False: 4.0 + 32.0 / 64}
 """Bits a weight of bitsandbytes' 4-bit types in blocks of 64, with quantised scales or not (measured: 4.129, 4.5)."""
 _ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 0.0}
@@ -43,6 +45,8 @@ class Setting:
     autocast: bool = True
     """Whether the forward runs under autocast (ours does wherever arithmetic is not fp32)."""
     fused_optimizer: bool = True
+    tiles_in_place: bool = True
+    """Whether the fused head's kernels work inside their tile (Triton); else torch's operations make copies of it."""
     shards: int = 1
     """Devices over which weights, gradients and optimizer are spread; 1: none."""
     copies: int = 1
@@ -184,10 +188,12 @@ def _head(setting: Setting) -> _Head:
     tokens, model, size = setting.batch.tokens, setting.model, setting.arithmetic.product_bytes
     trained_head = 4.0 * model.vocabulary * model.hidden if setting.adapted.kind == "full" else 0.0
     if setting.head == "fused":
-        tile = float(min(tokens, _HEAD_TILE_TOKENS) * _HEAD_TILE_WORDS * size)
-        words = min(_HEAD_TILE_WORDS, model.vocabulary)
-        cast = words * model.hidden * size if BYTES[setting.arithmetic.weights] != size else 0.0
-        return _Head(tile + cast, tile + cast + tokens * model.hidden * (4.0 + size) + trained_head, 0.0)
+        rows, words = min(tokens, _HEAD_TILE_TOKENS), min(_HEAD_TILE_WORDS, model.vocabulary)
+        tile = float(rows * _HEAD_TILE_WORDS * size)
+        tile += words * model.hidden * size if BYTES[setting.arithmetic.weights] != size else 0.0  # the head's cast
+        copy = 0.0 if setting.tiles_in_place else 4.0 * rows * words
+        backward = tile + _COPIES_BACKWARD * copy + tokens * model.hidden * (4.0 + size) + trained_head
+        return _Head(tile + _COPIES_FORWARD * copy, backward, 0.0)
     logits = float(tokens * model.vocabulary)
     copy = 4.0 if size < 4 else 0.0
     held = logits * size + _cache(setting) if setting.keeps_outputs else 0.0

@@ -200,6 +200,32 @@ class _ByteDropout(torch.autograd.Function):
         return gradient * mask, None
 
 
+class _EfficientAttention(torch.autograd.Function):
+    """What a memory-efficient attention kernel keeps: its inputs, its output, a logarithm a row; never the
+    probabilities."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        rows, heads, length, _ = query.shape
+        result = torch.empty(rows, length, heads, value.shape[-1], dtype=query.dtype).transpose(1, 2)
+        ctx.save_for_backward(query, key, value, result, torch.empty(rows, heads, length))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        query, key, value, *_ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+    """In place of torch's scaled_dot_product_attention."""
+    if torch.is_autocast_enabled("cpu"):
+        kept = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(kept), key.to(kept), value.to(kept)
+    attended: torch.Tensor = _EfficientAttention.apply(query, key, value)  # type: ignore[no-untyped-call]
+    return attended
+
+
 _INSIDE_TILES = ("_forward_tile", "_backward_tile", "_addmm_fp32")
 """Steps of TRL's fused head that Triton and cuBLAS do without a tensor of their own."""
 
@@ -215,10 +241,13 @@ def _kernels(model: nn.Module, on_accelerator: bool) -> Iterator[None]:
             if isinstance(child, nn.Dropout) and child.p > 0:
                 setattr(module, name, _MaskedDropout(child.p))
     before = {name: getattr(chunked_logprob, name) for name in _INSIDE_TILES}
+    attention = nn.functional.scaled_dot_product_attention
     try:
         for name in _INSIDE_TILES:
             setattr(chunked_logprob, name, lambda *tile, **options: None)
+        nn.functional.scaled_dot_product_attention = _attention
         yield
     finally:
+        nn.functional.scaled_dot_product_attention = attention
         for name, function in before.items():
             setattr(chunked_logprob, name, function)
