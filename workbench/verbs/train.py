@@ -61,8 +61,8 @@ def _refuse_misfit(resolved: Resolved) -> None:
         found = planner.predicted(resolved)
     except UserError:  # a base that cannot be counted at the desk: the pre-flight on the device will tell
         return
-    has = found.target.memory_bytes
-    if has is None or found.device_bytes.low <= has:
+    has, needed = found.target.memory_bytes, found.device_bytes
+    if has is None or needed.low <= has:
         return
     fix = next(iter(planner.made_to_fit(resolved, Correction())), None)
     advice = (
@@ -73,8 +73,8 @@ def _refuse_misfit(resolved: Resolved) -> None:
     raise RunError(
         Problem(
             "target",
-            f"{resolved.target.name} has {has / GIB:.1f} GiB a device, and this needs "
-            f"{found.device_bytes.low / GIB:.1f} to {found.device_bytes.high / GIB:.1f}; workbench plan shows the parts",
+            f"{resolved.target.name} has {has / GIB:.1f} GiB a device, and this needs {needed.low / GIB:.1f} to "
+            f"{needed.high / GIB:.1f} (`workbench plan` shows of what)",
             f"what makes it fit: {advice}",
         )
     )
