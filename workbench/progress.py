@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,11 @@ class Progress:
         """A bar that is advanced by hand; close it at the end."""
         self._open = Bar(self, what, total, start)
         return self._open
+
+
+def silent() -> Progress:
+    """For all processes of a run but the first: a person hears things once."""
+    return Progress(Console(file=open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115 - as long as the process
 
 
 class Bar:
