@@ -123,7 +123,6 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "dataloader_pin_memory": False,
         "max_length": None,
         "ddp_find_unused_parameters": False,
-        "ddp_broadcast_buffers": False,
         **sharding.arguments(target.sharding, device),
     }
 

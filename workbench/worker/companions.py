@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from workbench.errors import LostError
+from workbench import bench, files
+from workbench.errors import ExitStatus, LostError
+from workbench.runs.run import Run
 
-_TOLD_SECONDS = 3.0
-"""How long a process leaves it to the main one to tell an error that they share. That one then ends, and the launcher
-ends the others."""
+_PATIENCE_SECONDS = 5.0
+"""How long a process leaves it to the main one to tell an error that they share."""
+_LOOK_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -27,12 +29,29 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def follow(act: Callable[[], None]) -> None:
-    """Do a companion's part of the work. Its errors are told only where the main process does not tell them."""
+def follow(act: Callable[[], None], run: Run) -> int:
+    """Do a companion's part of the work and return its exit status. Its errors are told only where the main process
+    does not tell them."""
     try:
         act()
     except LostError:
-        raise SystemExit(LostError.exit_status) from None
-    except BaseException:
-        time.sleep(_TOLD_SECONDS)
-        raise
+        return LostError.exit_status
+    except BaseException as error:
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < until:
+            status = _status_of_main(run)
+            if status:
+                return status
+            time.sleep(_LOOK_SECONDS)
+        return bench.ended(lambda: _raise(error))
+    return ExitStatus.DONE
+
+
+def _status_of_main(run: Run) -> int | None:
+    """How this attempt's main process has ended; None while it works."""
+    last = next(reversed(list(files.read_jsonl(run.attempts))), {"event": "start"})
+    return int(last["status"]) if last["event"] == "end" else None
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -3,6 +3,7 @@ and passing its exit status on (torchrun shows a traceback and makes every failu
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -20,12 +21,12 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 def main() -> int:
     """Start the processes, pass signals on to them once, and end as the one did that ended first."""
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # its own account of a failure; ours is below
-    # torchrun gives processes that were asked to stop half a minute; a checkpoint may take longer
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
+    logging.disable(logging.ERROR)  # torchrun's own account of a failure; ours is below
     for number in _STOPPING:
         signal.signal(number, _pass_on)
     options = torch.distributed.run.parse_args(sys.argv[1:])
+    # these two are ours: torchrun gives processes that were asked to stop half a minute, and a checkpoint may take longer
+    options.signals_to_handle = "SIGHUP,SIGQUIT"
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(int(options.nproc_per_node))))
     try:
         torch.distributed.run.run(options)
