@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -155,8 +156,14 @@ def test_every_objective_and_method_shares_its_steps(
 # --- ended and continued ---------------------------------------------------------------------------------------------
 
 
-def start(line: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@contextlib.contextmanager
+def started(line: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            for left in (process, *psutil.Process().children(recursive=True)):
+                left.kill()
 
 
 def workers(runs: Path) -> dict[int, psutil.Process]:
@@ -164,8 +171,9 @@ def workers(runs: Path) -> dict[int, psutil.Process]:
     found = {}
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if line[1:3] == ["-m", "workbench.worker"] and any(word.startswith(str(runs)) for word in line):
-            found[int(process.environ()["RANK"])] = process
+        if "workbench.worker" in line and any(word.startswith(str(runs)) for word in line):
+            with contextlib.suppress(psutil.NoSuchProcess, KeyError):  # torchrun itself has no rank
+                found[int(process.environ()["RANK"])] = process
     return found
 
 
@@ -185,10 +193,10 @@ def test_a_killed_process_ends_the_run_and_the_same_command_finishes_it(
     tmp_path: Path, settings: tuple[str, ...], alone: Run, sharding: str, rank: int
 ) -> None:
     line = command(QUICKSTART, tmp_path, *settings, "target.devices=2", f"target.sharding={sharding}")
-    process = start(line)
-    wait_for_steps(process, tmp_path, 6)
-    workers(tmp_path)[rank].kill()
-    said, _ = process.communicate(timeout=60)
+    with started(line) as process:
+        wait_for_steps(process, tmp_path, 6)
+        workers(tmp_path)[rank].kill()
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL
     assert f"process {rank} of the run was ended by SIGKILL" in said
     assert "Traceback" not in said
@@ -207,10 +215,10 @@ def test_a_polite_stop_keeps_the_step_and_one_process_goes_on(
     tmp_path: Path, settings: tuple[str, ...], alone: Run
 ) -> None:
     """Asked is the launcher; all processes stop after the same step."""
-    process = start(command(QUICKSTART, tmp_path, *settings, "target.devices=2"))
-    wait_for_steps(process, tmp_path, 2)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    with started(command(QUICKSTART, tmp_path, *settings, "target.devices=2")) as process:
+        wait_for_steps(process, tmp_path, 2)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert said.count("the same command continues it") == 1
     run = run_of(tmp_path)
