@@ -236,8 +236,8 @@ def test_an_error_is_told_once_with_its_own_status(small_base: Path, tmp_path: P
     """A loss that is not finite in one process ends all, naming the rows."""
     recipe = small(tmp_path, small_base, "full")
     done = subprocess.run(
-        command(recipe, tmp_path / "runs", "target.devices=2", "training.learning_rate=1e30", "training.schedule=constant",
-                "training.warmup_fraction=0"),
+        command(recipe, tmp_path / "runs", "target.devices=2", "training.learning_rate=1e30",
+                "training.schedule=constant", "training.warmup_fraction=0"),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr

@@ -53,7 +53,8 @@ def train(
     set_: Overrides = None,
     runs: Root = _RUNS,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Make the run's directory, print the worker's command line, start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Make the run's directory, print the worker's command line, start nothing."),
     ] = False,
 ) -> None:
     """Train a recipe, prove the result and score it; the same command goes on where a stopped run left off."""

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -58,7 +59,7 @@ class Progress:
 
 def silent() -> Progress:
     """For all processes of a run but the first: a person hears things once."""
-    return Progress(Console(file=open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115 - as long as the process
+    return Progress(Console(file=Path(os.devnull).open("w", encoding="utf-8")))
 
 
 class Bar:

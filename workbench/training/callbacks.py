@@ -30,7 +30,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.path, self.bar, self.sink, self.device, self.meter = path, bar, sink, device, meter
         self.trainer: WholeSteps | None = None
         rows = list(files.read_jsonl(path))
-        self.totals: dict[str, float] = {name: rows[-1].get(name, rows[-1]["seconds"]) if rows else 0 for name in TOTALS}
+        last = rows[-1] if rows else {}
+        self.totals: dict[str, float] = {name: last.get(name, last.get("seconds", 0)) for name in TOTALS}
         self.joules: float | None = rows[-1].get("joules") if rows else 0.0
         """Energy of all steps; None as soon as one of them was not measured, for then nobody knows it."""
         self.peak_memory_bytes = max((row["peak_memory_bytes"] for row in rows), default=0)
@@ -57,8 +58,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.totals["seconds"] = round(self.totals["seconds"] + seconds, 4)
         measured = collective.gather((self.meter.taken(), peak_memory_bytes(self.device)))
         self.totals["device_seconds"] = round(self.totals["device_seconds"] + seconds * len(measured), 4)
-        joules = [joules for joules, _ in measured]
-        self.joules = None if None in (*joules, self.joules) else round(self.joules + sum(joules), 3)
+        joules = [joules for joules, _ in measured if joules is not None]
+        is_known = self.joules is not None and len(joules) == len(measured)
+        self.joules = round((self.joules or 0.0) + sum(joules), 3) if is_known else None
         gradient = float(logs.get("grad_norm") or 0.0)
         self.peak_memory_bytes = max(self.peak_memory_bytes, *(peak for _, peak in measured))
         if not place.here().is_main:

@@ -70,8 +70,8 @@ def is_spread(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state in whole tensors on the CPU, without the frozen weights that are spread (all processes must ask).
-    Weights that are one stay one, so that they are saved once."""
+    """The model's state in whole tensors on the CPU, without the frozen weights that are spread. (All processes must
+    ask.) Weights that are one stay one, so that they are saved once."""
     found: dict[str, torch.Tensor] = {}
     known: dict[int, torch.Tensor] = {}
     for name, value in model.state_dict(keep_vars=True).items():
@@ -147,26 +147,24 @@ class Spread:
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights of a checkpoint: whole ones, written by the main process."""
-        if not self.is_spread:
-            return super().save_model(output_dir, _internal_call)  # type: ignore[misc, no-any-return]
-        state = whole_weights(self.model)
-        if self.args.should_save:
+        state = whole_weights(self.model) if self.is_spread else None
+        if state is None:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        elif self.args.should_save:
             self._save(output_dir, state_dict=state)  # type: ignore[attr-defined]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_spread:
-            return super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc, no-any-return]
-        state = whole_optimizer(self.optimizer)
-        if self.args.should_save:
+        state = whole_optimizer(self.optimizer) if self.is_spread else None
+        if state is None:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        elif self.args.should_save:
             torch.save(state, Path(output_dir) / _OPTIMIZER)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / _SCHEDULER)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not self.is_spread or checkpoint is None:
-            return super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc, no-any-return]
-        optimizer, scheduler = (
-            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
-            for name in (_OPTIMIZER, _SCHEDULER)
-        )
-        spread_optimizer(self.optimizer, optimizer)
-        self.lr_scheduler.load_state_dict(scheduler)
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+            return
+        folder = Path(checkpoint)
+        spread_optimizer(self.optimizer, torch.load(folder / _OPTIMIZER, map_location="cpu", weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(folder / _SCHEDULER, map_location="cpu", weights_only=True))

@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from workbench import bench, files
-from workbench.errors import ExitStatus, LostError
+from workbench import files
+from workbench.errors import LostError
 from workbench.runs.run import Run
 
 _PATIENCE_SECONDS = 5.0
@@ -29,29 +29,29 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def follow(act: Callable[[], None], run: Run) -> int:
-    """Do a companion's part of the work and return its exit status. Its errors are told only where the main process
-    does not tell them."""
+def follow(act: Callable[[], None], run: Run) -> None:
+    """Do a companion's part of the work. Its errors go on only where the main process does not tell them.
+
+    Raises:
+        SystemExit: with the status of what is told elsewhere.
+    """
     try:
         act()
-    except LostError:
-        return LostError.exit_status
-    except BaseException as error:
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < until:
-            status = _status_of_main(run)
-            if status:
-                return status
-            time.sleep(_LOOK_SECONDS)
-        return bench.ended(lambda: _raise(error))
-    return ExitStatus.DONE
+    except LostError as lost:
+        raise SystemExit(lost.exit_status) from None
+    except BaseException:
+        status = _status_of_main(run)
+        if status:
+            raise SystemExit(status) from None
+        raise
 
 
 def _status_of_main(run: Run) -> int | None:
-    """How this attempt's main process has ended; None while it works."""
-    last = next(reversed(list(files.read_jsonl(run.attempts))), {"event": "start"})
-    return int(last["status"]) if last["event"] == "end" else None
-
-
-def _raise(error: BaseException) -> None:
-    raise error
+    """How this attempt's main process has ended; None where it goes on working."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until:
+        last = list(files.read_jsonl(run.attempts))[-1]
+        if last["event"] == "end":
+            return int(last["status"])
+        time.sleep(_LOOK_SECONDS)
+    return None

@@ -46,7 +46,7 @@ def join(resolved: Resolved) -> None:
 
 
 def _apart(resolved: Resolved) -> None:
-    """Every process has its own device. (A launcher may show each of them one device only, so the number says nothing.)"""
+    """Every process has its own device. (A launcher may show each one device only, so their number says nothing.)"""
     variable = resolved.target.capabilities().visible_devices
     visible = os.environ.get(variable, "") if variable else ""
     devices = collective.gather(f"{socket.gethostname()} {visible} {collective.device(resolved.target.device)}")

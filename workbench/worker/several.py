@@ -1,4 +1,4 @@
-"""`python -m workbench.worker.several ...`: torchrun, taking its options, but telling in words which process ended a run
+"""`python -m workbench.worker.several ...`: torchrun and its options, but telling in words which process ended a run,
 and passing its exit status on (torchrun shows a traceback and makes every failure a 1)."""
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def main() -> int:
     logging.disable(logging.ERROR)  # torchrun's own account of a failure; ours is below
     for number in _STOPPING:
         signal.signal(number, _pass_on)
-    options = torch.distributed.run.parse_args(sys.argv[1:])
-    # these two are ours: torchrun gives processes that were asked to stop half a minute, and a checkpoint may take longer
+    options = torch.distributed.run.parse_args(sys.argv[1:])  # type: ignore[no-untyped-call]
+    # the others are ours: torchrun gives processes half a minute to stop, and a checkpoint may take longer
     options.signals_to_handle = "SIGHUP,SIGQUIT"
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(int(options.nproc_per_node))))
     try:
-        torch.distributed.run.run(options)
+        torch.distributed.run.run(options)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         return _told(error.failures)
     return ExitStatus.DONE

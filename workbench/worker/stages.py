@@ -38,9 +38,7 @@ def go(run: Run, suite_name: str | None, folder: Path) -> None:
         raise LostError("another process of this run is gone; the same command goes on") from error
 
 
-def _go(
-    run: Run, resolved: Resolved, threads: int, suite_name: str | None, folder: Path, progress: Progress
-) -> None:
+def _go(run: Run, resolved: Resolved, threads: int, suite_name: str | None, folder: Path, progress: Progress) -> None:
     is_main = place.here().is_main
     suite = resolve.find_suite(suite_name, folder, "--suite") if suite_name else resolved.suite
     bench = set_up(run, resolved, suite, progress)

@@ -87,27 +87,17 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     if not place.here().is_main:
         torch.manual_seed(recipe.seed + place.here().rank)  # else every process would drop out the same
     recorder = _steps(bench, trainer, tracker, steps, found)
-    totals = recorder.totals
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     probe = proof.probe_rows(_probe_ids(rows))
     logits = proof.logits(model, probe)
     weights = sharding.whole_weights(model) if sharding.is_spread(model.parameters()) else None
-    if not place.here().is_main:
-        return collective.wait()
-    proof.save_probe(run.probe, probe, logits)
-    cost = {
-        "training_flops": _flops(work, totals, rows),
-        "steps": steps,
-        **{name: totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
-        "device_seconds": totals["device_seconds"],
-        "devices": place.here().world,
-        "peak_memory_bytes": recorder.peak_memory_bytes,
-        **_energy(recorder, device),
-    }
-    files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
-    results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
+    if place.here().is_main:
+        proof.save_probe(run.probe, probe, logits)
+        cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
+        files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
+        results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
     collective.wait()
 
 
@@ -140,6 +130,17 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     finally:
         bar.close()
     return recorder
+
+
+def _cost(recorder: Recorder, device: str) -> dict[str, Any]:
+    """What all steps took."""
+    return {
+        **{name: recorder.totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
+        "device_seconds": recorder.totals["device_seconds"],
+        "devices": place.here().world,
+        "peak_memory_bytes": recorder.peak_memory_bytes,
+        **_energy(recorder, device),
+    }
 
 
 def _energy(recorder: Recorder, device: str) -> dict[str, Any]:
