@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from workbench import collective
+from workbench import collective, place
 from workbench.errors import StoppedError
 
 _SAME_SECONDS = 0.5
-"""One Ctrl-C may come twice: from the terminal, and passed on by torchrun."""
+"""To one of several processes, one Ctrl-C may come twice: from the terminal, and passed on by torchrun."""
 
 
 class Stopper(TrainerCallback):  # type: ignore[misc]
@@ -25,6 +25,7 @@ class Stopper(TrainerCallback):  # type: ignore[misc]
         self.asked: int | None = None
         """The signal that asked, if one did."""
         self._asked_at = 0.0
+        self._same_seconds = _SAME_SECONDS if place.here().world > 1 else 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopper:
@@ -38,7 +39,7 @@ class Stopper(TrainerCallback):  # type: ignore[misc]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         again = self.asked == number == signal.SIGINT
-        if again and time.monotonic() - self._asked_at > _SAME_SECONDS:
+        if again and time.monotonic() - self._asked_at > self._same_seconds:
             raise KeyboardInterrupt
         if not again:
             self.asked, self._asked_at = number, time.monotonic()
