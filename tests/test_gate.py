@@ -590,6 +590,8 @@ HARMLESS: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any]]] = {
     "data.template": (["data.template=./brief.jinja"], ["data.template=./copied.jinja"], {}),
     "training.precision": ([], ["training.precision=fp32"], {}),
     "training.checkpoint_every": ([], ["training.checkpoint_every=1"], {}),
+    "training.preflight": ([], ["training.preflight=no"], {}),
+    "method.storage": (["method=qlora"], ["method.storage=bf16"], {}),
     "evaluation.suite": (["evaluation.suite=sums"], ["evaluation.suite=copied"], {}),
     "evaluation.base": ([], ["evaluation.base=no"], {}),
     "evaluation.batch_size": ([], ["evaluation.batch_size=1"], {}),
@@ -597,6 +599,11 @@ HARMLESS: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any]]] = {
     "target.usd_per_hour": ([], ["target.usd_per_hour=2"], {}),
     "target.power_watts": ([], ["target.power_watts=70"], {}),
     "target.micro_batch_tokens": ([], ["target.micro_batch_tokens=64"], {}),
+    "target.devices": (["target.devices=2"], ["target.devices=4"], {}),
+    "target.nodes": (["target.devices=2"], ["target.nodes=2"], {}),
+    "target.sharding": (["target.devices=2"], ["target.sharding=fsdp"], {}),
+    "target.kernels": ([], ["target.kernels=torch"], {}),
+    "target.compile": ([], ["target.compile=yes"], {}),
     "target.layout": ([], ["target.layout=flattened"], {}),
     "target.attention": ([], ["target.attention=eager"], {}),
     "target.gradient_checkpointing": ([], ["target.gradient_checkpointing=yes"], {}),
@@ -606,7 +613,8 @@ HARMLESS: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any]]] = {
     "machine.system": ([], [], {"system": "Linux 5.15"}),
 }
 """Rule -> (the first arm's recipe, what is laid over it in the second, the machine of the second)."""
-LIMITED = ("evaluation.batch_size", "target.micro_batch_tokens", "target.layout", "target.attention",
+LIMITED = ("evaluation.batch_size", "target.micro_batch_tokens", "target.devices", "target.nodes", "target.sharding",
+           "target.kernels", "target.compile", "target.layout", "target.attention",
            "target.gradient_checkpointing")  # fmt: skip
 """Those that are harmless on a CPU in fp32 only."""
 
@@ -662,6 +670,7 @@ def test_every_harmless_rule_is_tried_and_every_limit_too() -> None:
 
 
 _CUT = ("test_training.py", "test_the_loss_does_not_move_however_a_step_is_cut")
+_SHARED = ("test_distributed.py", "test_several_processes_give_the_run_of_one")
 _SAME_FILES = ("test_gate.py", "test_they_change_no_file_of_the_result")
 _SAME_RUN = ("test_gate.py", "test_another_name_for_the_same_content_is_the_same_run")
 PROOFS: dict[str, tuple[str, str]] = {
@@ -676,6 +685,8 @@ PROOFS: dict[str, tuple[str, str]] = {
     "data.template": _SAME_RUN,
     "training.precision": _SAME_FILES,
     "training.checkpoint_every": _SAME_FILES,
+    "training.preflight": _SAME_FILES,
+    "method.storage": ("test_gate.py", "test_the_type_that_four_bits_lie_in_changes_no_byte"),
     "evaluation.suite": _SAME_FILES,
     "evaluation.base": _SAME_FILES,
     "evaluation.batch_size": ("test_likelihood.py", "test_batch_size_moves_no_metric"),
@@ -683,6 +694,11 @@ PROOFS: dict[str, tuple[str, str]] = {
     "target.usd_per_hour": _SAME_FILES,
     "target.power_watts": _SAME_FILES,
     "target.micro_batch_tokens": _CUT,
+    "target.devices": _SHARED,
+    "target.nodes": _SHARED,
+    "target.sharding": _SHARED,
+    "target.kernels": _SAME_FILES,
+    "target.compile": ("test_gate.py", "test_compiled_steps_move_the_loss_by_float_noise_only"),
     "target.layout": _CUT,
     "target.attention": _CUT,
     "target.gradient_checkpointing": _CUT,
@@ -748,6 +764,8 @@ RESULTLESS = {
     "data.max_dropped": "data.max_dropped=3",
     "training.precision": "training.precision=fp32",
     "training.checkpoint_every": "training.checkpoint_every=1",
+    "training.preflight": "training.preflight=no",
+    "target.kernels": "target.kernels=torch",
     "evaluation.suite": "evaluation.suite=./copied.yaml",
     "evaluation.base": "evaluation.base=no",
     "target.name": "target.name=auto",
@@ -791,6 +809,26 @@ def test_threads_move_the_loss_by_float_noise_only(workbench: Workbench, room: P
     )  # fmt: skip
     assert [files.read_json(run.manifest)["hardware"]["threads"] for run in (one, two)] == [1, 2]
     assert losses(one) == pytest.approx(losses(two), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_steps_move_the_loss_by_float_noise_only(workbench: Workbench, room: Path, tmp_path: Path) -> None:
+    plain, compiled = (
+        train(workbench, room / "small.yaml", tmp_path / choice, "evaluation.suite=", "training.steps=2",
+              f"target.compile={choice}")
+        for choice in ("no", "yes")
+    )  # fmt: skip
+    assert losses(plain) == pytest.approx(losses(compiled), rel=1e-4)
+
+
+def test_the_type_that_four_bits_lie_in_changes_no_byte(workbench: Workbench, room: Path, tmp_path: Path) -> None:
+    runs = [
+        train(workbench, room / "small.yaml", tmp_path / storage, "method={name: qlora, rank: 4}",
+              f"method.storage={storage}")
+        for storage in ("uint8", "fp32", "bf16")
+    ]  # fmt: skip
+    assert len({json.dumps(digests(run.adapter)) for run in runs}) == 1
+    assert len({json.dumps(list(files.read_jsonl(run.items("sums")))) for run in runs}) == 1
 
 
 def test_dropout_makes_it_matter_how_a_step_is_cut(workbench: Workbench, room: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ transformers_logging.disable_progress_bar()  # a bar for every load would drown 
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_STORAGES = {**DTYPES, "uint8": torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,11 @@ class Loading:
     quantization: str = "none"
     """none, nf4 or fp4."""
     double_quantization: bool = True
+    storage: str = "uint8"
+    """Type that packed 4-bit weights lie in: uint8, fp32 or bf16; the same bits in each."""
     attention: str = "auto"
-    device: str = "cpu"
+    device: str | None = "cpu"
+    """torch's name of a device. None: wherever the library that shards the weights wants them first."""
     seed: int = 0
     """Of a random initialisation."""
     trust_remote_code: bool = False
@@ -128,7 +132,7 @@ def _random(loading: Loading, options: dict[str, Any]) -> Any:
     config = load_config(loading)
     torch.manual_seed(loading.seed)
     model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[loading.dtype], **options)
-    return model.to(loading.device)
+    return model.to(loading.device) if loading.device else model
 
 
 def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
@@ -138,11 +142,12 @@ def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
             bnb_4bit_quant_type=loading.quantization,
             bnb_4bit_use_double_quant=loading.double_quantization,
             bnb_4bit_compute_dtype=DTYPES[loading.dtype],
+            bnb_4bit_quant_storage=_STORAGES[loading.storage],
         )
     model, facts = AutoModelForCausalLM.from_pretrained(
         str(loading.directory),
         dtype=DTYPES[loading.dtype],
-        device_map={"": loading.device},
+        device_map={"": loading.device} if loading.device else None,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,

@@ -48,11 +48,19 @@ def options(
 
 
 @app.command()
-def train(recipe: RecipePath, set_: Overrides = None, runs: Root = _RUNS) -> None:
+def train(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    runs: Root = _RUNS,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Make the run's directory, print the worker's command line, start nothing."),
+    ] = False,
+) -> None:
     """Train a recipe, prove the result and score it; the same command goes on where a stopped run left off."""
     from workbench.verbs import train as verb
 
-    verb.train(recipe, set_ or [], runs)
+    verb.train(recipe, set_ or [], runs, dry_run)
 
 
 @app.command()

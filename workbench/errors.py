@@ -13,6 +13,7 @@
     |   +-- RunError                   run directories: missing, locked, unwritable
     |   `-- EvaluationError            suites and items
     +-- StoppedError              exit 75  stopped from outside; the same command continues
+    +-- LostError                 exit 76  another process of the same run is gone
     `-- ComparisonRefusedError     exit 3   the runs cannot be compared (or no verdict where one was demanded)
 """
 
@@ -36,6 +37,8 @@ class ExitStatus(IntEnum):
     """A comparison was refused, or was inconclusive where a verdict was demanded."""
     PREEMPTED = 75
     """Stopped from outside and resumable: the same command continues."""
+    LOST = 76
+    """Of one process among several: another one is gone. Never of a whole run, which ends as that one did."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C: the same command continues."""
 
@@ -106,6 +109,12 @@ class StoppedError(WorkbenchError):
     """Stopped from outside, with everything kept: the same command continues."""
 
     exit_status = ExitStatus.PREEMPTED
+
+
+class LostError(WorkbenchError):
+    """Another process of the same run is gone; the launcher says which and why."""
+
+    exit_status = ExitStatus.LOST
 
 
 class ComparisonRefusedError(WorkbenchError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -53,6 +55,11 @@ class Progress:
         """A bar that is advanced by hand; close it at the end."""
         self._open = Bar(self, what, total, start)
         return self._open
+
+
+def silent() -> Progress:
+    """For all processes of a run but the first: a person hears things once."""
+    return Progress(Console(file=Path(os.devnull).open("w", encoding="utf-8")))
 
 
 class Bar:

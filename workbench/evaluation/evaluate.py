@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import fingerprint
+from workbench import collective, fingerprint
 from workbench.catalog.suites import LOWER_IS_BETTER, Choice, Generate, Heldout, LmEval
 from workbench.compare import statistics
 from workbench.data.formats import UnusableError
@@ -29,7 +29,7 @@ class Evaluation:
 
 
 def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, Scorer], conditions: Any) -> Evaluation:
-    """Score every task.
+    """Score every task; the processes of a run share the work, and each of them gets all rows.
 
     Args:
         scorers: the model by task id (tasks may ask under different templates).
@@ -76,7 +76,8 @@ def _score(one: TaskItems, suite: ResolvedSuite, scorer: Scorer) -> tuple[list[R
         case Generate():
             return scoring.generate(one.task, one.items, scorer), ""
         case LmEval():
-            return harness.run(one.task, Path(suite.folder), scorer)
+            task = one.task
+            return collective.from_main(lambda: harness.run(task, Path(suite.folder), scorer))
     raise AssertionError(one.task)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from workbench import collective
 from workbench.progress import Progress
 
 _MOST_TOKENS = 8192
@@ -34,17 +35,20 @@ def continuation_logprobs(
     """Score every continuation after its context.
 
     Rows are padded on the right and sorted by length; logits are taken in fp32 and only where a continuation stands.
+    The processes of a run take the same batches in turn, and each gets all scores.
     """
     model.eval()
     order = sorted(range(len(pairs)), key=lambda at: -(len(pairs[at][0]) + len(pairs[at][1])))
-    scores: list[Score | None] = [None] * len(pairs)
-    bar = progress.bar(what, len(pairs))
-    for chosen in _batches(order, [len(context) + len(continuation) for context, continuation in pairs], batch_size):
-        for at, score in zip(chosen, _batch(model, [pairs[at] for at in chosen], pad_id), strict=True):
-            scores[at] = score
+    lengths = [len(context) + len(continuation) for context, continuation in pairs]
+    mine = collective.share(list(_batches(order, lengths, batch_size)))
+    found: dict[int, Score] = {}
+    bar = progress.bar(what, sum(map(len, mine)))
+    for chosen in mine:
+        found |= dict(zip(chosen, _batch(model, [pairs[at] for at in chosen], pad_id), strict=True))
         bar.advance(by=len(chosen))
     bar.close()
-    return [score for score in scores if score is not None]
+    scores = {at: score for part in collective.gather(found) for at, score in part.items()}
+    return [scores[at] for at in range(len(pairs))]
 
 
 def _batches(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:

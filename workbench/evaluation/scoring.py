@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from workbench import bases, fingerprint
+from workbench import bases, collective, fingerprint
 from workbench.catalog.suites import Choice, Generate, Heldout
 from workbench.data.rendering import Renderer
 from workbench.errors import EvaluationError, Problem
@@ -149,15 +149,17 @@ def generate(task: Generate, items: Sequence[Item], scorer: Scorer) -> list[Row]
     prompts = [renderer.prompt(renderer.with_shots(item.shots, item.messages)) for item in items]
     room = scorer.max_length - task.max_new_tokens
     fits = [at for at, prompt in enumerate(prompts) if len(prompt) <= room]
-    answers: dict[int, tuple[str, bool]] = {}
     order = sorted(fits, key=lambda at: (-len(prompts[at]), at))
-    bar = scorer.progress.bar(task.id, len(order))
-    for start in range(0, len(order), scorer.batch_size):
-        chosen = order[start : start + scorer.batch_size]
+    batches = [order[start : start + scorer.batch_size] for start in range(0, len(order), scorer.batch_size)]
+    mine = collective.share(batches)
+    found: dict[int, tuple[str, bool]] = {}
+    bar = scorer.progress.bar(task.id, sum(map(len, mine)))
+    for chosen in mine:
         made = greedy(scorer, [prompts[at] for at in chosen], task.max_new_tokens, task.stop)
-        answers |= dict(zip(chosen, made, strict=True))
+        found |= dict(zip(chosen, made, strict=True))
         bar.advance(by=len(chosen))
     bar.close()
+    answers = {at: answer for part in collective.gather(found) for at, answer in part.items()}
     return [_generated(task, item, len(prompts[at]), answers.get(at)) for at, item in enumerate(items)]
 
 

@@ -1,4 +1,4 @@
-"""One process on this machine."""
+"""The worker on this machine: in place of one process, or once for each device through torchrun."""
 
 from __future__ import annotations
 
@@ -6,14 +6,41 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
-from workbench.errors import ExitStatus
+from workbench.errors import ExitStatus, Problem, RunError
+from workbench.launch import accelerate_config
+from workbench.recipe.schema import Target
 from workbench.runs.run import Run
+
+WORKER = "workbench.worker"
+TORCHRUN = "torch.distributed.run"
+_SEVERAL = "workbench.worker.several"
+"""torchrun with its failures in our words and statuses."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
     """The command line of a bench process."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def worker_command(run: Run, *arguments: str) -> list[str]:
+    """The command line that works on a run on this machine, as a person would type it; of several nodes, what each of
+    them runs (with `$NODE_RANK`, and where the first one is: `$MASTER_ADDR`, `$MASTER_PORT`)."""
+    shape = _torchrun_shape(run.resolved().recipe.target)
+    worker = (str(run.path.absolute()), *arguments)
+    return command(TORCHRUN, *shape, "-m", WORKER, *worker) if shape else command(WORKER, *worker)
+
+
+def _torchrun_shape(target: Target) -> Sequence[str]:
+    """torchrun's options; none where one process is enough."""
+    if target.devices * target.nodes == 1:
+        return ()
+    processes = ("--nproc-per-node", str(target.devices))
+    if target.nodes == 1:
+        return ("--standalone", "--nnodes", "1", *processes, "--local-addr", "127.0.0.1")
+    place = ("--node-rank", "$NODE_RANK", "--master-addr", "$MASTER_ADDR", "--master-port", "$MASTER_PORT")
+    return ("--nnodes", str(target.nodes), *processes, *place)
 
 
 def run_bench(module: str, *arguments: str) -> int:
@@ -47,6 +74,30 @@ def _status(code: int) -> int:
     return 128 + signal.Signals(-code).value if code < 0 else code
 
 
-def train(run: Run) -> int:
-    """Bring a run to its end: whatever of it is not done yet."""
-    return run_bench("workbench.worker", str(run.path))
+def prepare(run: Run) -> None:
+    """Write what a run is started with into its directory: accelerate's configuration, for whoever wants it."""
+    accelerate_config.write(run)
+
+
+def train(run: Run, *arguments: str) -> int:
+    """Bring a run to its end: whatever of it is not done yet.
+
+    Args:
+        arguments: of the worker, after the run's directory.
+
+    Raises:
+        RunError: it is for several nodes.
+    """
+    target = run.resolved().recipe.target
+    if target.nodes > 1:
+        raise RunError(
+            Problem(
+                "target.nodes",
+                f"{target.nodes} nodes are not started from one of them",
+                "`workbench train RECIPE --dry-run` prints what each node runs",
+            )
+        )
+    prepare(run)
+    shape = _torchrun_shape(target)
+    worker = (str(run.path), *arguments)
+    return run_bench(_SEVERAL, *shape, "-m", WORKER, *worker) if shape else run_bench(WORKER, *worker)

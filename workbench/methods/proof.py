@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench import files, saving
+from workbench.collective import whole
 from workbench.errors import MethodError, Problem
 from workbench.methods.targets import adapted
 
@@ -32,7 +33,7 @@ def digests(model: Any) -> dict[str, str]:
 
 
 def _digest(weight: torch.Tensor) -> str:
-    values = weight.detach().to("cpu").contiguous().view(torch.uint8)
+    values = whole(weight.detach()).to("cpu").contiguous().view(torch.uint8)
     return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
 

@@ -7,26 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import torch
 
 from workbench import bases, files, saving
 from workbench.bases import Loading
 
 
-def save(model: Any, tokenizer: Any, target: Path, pissa_start: Path | None = None) -> None:
+def save(
+    model: Any,
+    tokenizer: Any,
+    target: Path,
+    pissa_start: Path | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write the trained adapter (or model) and the tokenizer, whole or not at all.
 
     Args:
         pissa_start: the adapter as PiSSA initialised it; with it the result is converted to an ordinary LoRA of twice
             the rank on the untouched base.
+        weights: the model's state in whole tensors, where the model holds only parts of them.
     """
+    given = {} if weights is None else {"state_dict": weights}
     with files.whole_directory(target) as fresh, saving.told(target):
         if isinstance(model, peft.PeftModel):
             options = {"path_initial_model_for_weight_conversion": str(pissa_start)} if pissa_start else {}
-            model.save_pretrained(str(fresh), safe_serialization=True, **options)
+            model.save_pretrained(str(fresh), safe_serialization=True, **options, **given)
             (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
             _sort_config(fresh / "adapter_config.json")
         else:
-            model.save_pretrained(str(fresh), safe_serialization=True)
+            model.save_pretrained(str(fresh), safe_serialization=True, **given)
         tokenizer.save_pretrained(str(fresh))
 
 

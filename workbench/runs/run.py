@@ -19,6 +19,7 @@ MEASURED = frozenset(
         "peak_memory_bytes",
         "started",
         "ended",
+        "devices",
         "device_seconds",
         "wall_seconds",
         "joules",
@@ -69,6 +70,11 @@ class Run:
     def manifest(self) -> Path:
         """What the run was made of."""
         return self.path / "manifest.json"
+
+    @property
+    def accelerate(self) -> Path:
+        """accelerate's configuration, equal to how the run is started."""
+        return self.path / "accelerate.yaml"
 
     @property
     def metrics(self) -> Path:

@@ -1,4 +1,4 @@
-"""What is recorded of every step, and shown of it."""
+"""What is recorded of every step, and shown of it: of all processes together, by the main one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from workbench import files
+from workbench import collective, files, place
 from workbench.progress import Bar
 from workbench.training.energy import Meter
 from workbench.training.memory import peak_memory_bytes
@@ -19,7 +19,7 @@ from workbench.training.steps import WholeSteps
 Sink = Callable[[dict[str, Any]], None]
 """Takes a metrics row, for example to show it in a tracker."""
 
-TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths", "seconds")
+TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths", "seconds", "device_seconds")
 """Fields of a metrics row that grow over the run."""
 
 
@@ -30,7 +30,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.path, self.bar, self.sink, self.device, self.meter = path, bar, sink, device, meter
         self.trainer: WholeSteps | None = None
         rows = list(files.read_jsonl(path))
-        self.totals: dict[str, float] = {name: rows[-1][name] if rows else 0 for name in TOTALS}
+        last = rows[-1] if rows else {}
+        self.totals: dict[str, float] = {name: last.get(name, last.get("seconds", 0)) for name in TOTALS}
         self.joules: float | None = rows[-1].get("joules") if rows else 0.0
         """Energy of all steps; None as soon as one of them was not measured, for then nobody knows it."""
         self.peak_memory_bytes = max((row["peak_memory_bytes"] for row in rows), default=0)
@@ -55,10 +56,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.totals["text_bytes"] += facts.text_bytes
         self.totals["squared_lengths"] += facts.squared_lengths
         self.totals["seconds"] = round(self.totals["seconds"] + seconds, 4)
-        joules = self.meter.taken()
-        self.joules = None if joules is None or self.joules is None else round(self.joules + joules, 3)
+        measured = collective.gather((self.meter.taken(), peak_memory_bytes(self.device)))
+        self.totals["device_seconds"] = round(self.totals["device_seconds"] + seconds * len(measured), 4)
+        joules = [joules for joules, _ in measured if joules is not None]
+        is_known = self.joules is not None and len(joules) == len(measured)
+        self.joules = round((self.joules or 0.0) + sum(joules), 3) if is_known else None
         gradient = float(logs.get("grad_norm") or 0.0)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, peak_memory_bytes(self.device))
+        self.peak_memory_bytes = max(self.peak_memory_bytes, *(peak for _, peak in measured))
+        if not place.here().is_main:
+            return
         row = {
             "step": state.global_step,
             "epoch": round(float(state.epoch or 0.0), 6),

@@ -74,6 +74,11 @@ def meter(device: str) -> Meter:
         return Meter((), note=str(reason))
 
 
+def counted_elsewhere() -> Meter:
+    """Of a process whose device another one counts already: the processors of a machine are counted once."""
+    return Meter([Counter(lambda: 0.0)])
+
+
 def _properties() -> Any:
     """Of torch's current GPU: its number among the visible ones is not NVML's, its UUID is."""
     return torch.cuda.get_device_properties(torch.cuda.current_device())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from trl import DPOTrainer, SFTTrainer
 
-from workbench import saving
+from workbench import collective, saving
 from workbench.data.batches import StepSampler
 from workbench.data.rendering import IGNORED
 from workbench.errors import Problem, TrainingError
 from workbench.training import checkpoints
+from workbench.training.sharding import Spread
 
 
 @dataclass
@@ -51,7 +52,7 @@ class _StepLoader(DataLoader[Any]):
         self.batch_sampler.set_epoch(epoch)
 
 
-class WholeSteps:
+class WholeSteps(Spread):
     """Mixed in before a TRL trainer."""
 
     step_sampler: StepSampler
@@ -61,6 +62,8 @@ class WholeSteps:
     accelerator: Any
     args: Any
     state: Any
+    _counts = True
+    """Whether the micro-batch in hand stands for rows."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Whole steps in the recipe's order; its own generator, so that no other random stream is touched."""
@@ -72,40 +75,61 @@ class WholeSteps:
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
-        """One step, and the count that its loss is divided by."""
+        """One step (of several processes: this one's share of it), and the count of the whole step, which the loss is
+        divided by. A share is padded with micro-batches that count nothing: to one, for gradients are exchanged in the
+        last backward pass; where weights are spread, which takes all processes in every pass, to the longest share."""
         step = next(epoch_iterator)
+        idle = step.pop() if self.args.world_size > 1 else {}
         self.facts = StepFacts()
         for batch in step:
             _count(batch, self.facts)
-        count = torch.tensor(self.facts.counted, device=device)
-        return [step], self.accelerator.gather(count).sum()
+        shares = collective.gather((len(step), self.facts.counted))
+        passes = max(length for length, _ in shares) if self.is_spread else 1
+        step += [dict(idle) for _ in range(passes - len(step))]
+        return [step], torch.tensor(sum(counted for _, counted in shares), device=device)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of every micro-batch of the step.
 
         Raises:
-            TrainingError: the loss is not finite; names the step and the rows of that micro-batch.
+            TrainingError: the loss is not finite in some process; names the step and the rows of that micro-batch.
         """
         total = torch.zeros((), device=self.args.device)
+        odd: tuple[float, list[str]] | None = None
         for at, batch in enumerate(inputs):
             rows = batch.pop("rows")
+            self._counts = bool(rows)
             del batch["text_bytes"]
             more = at < len(inputs) - 1
             with self.accelerator.no_sync(model) if more else nullcontext():
                 loss = super().training_step(  # type: ignore[misc]
                     model, batch, num_items_in_batch
                 )
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    Problem(
-                        f"step {self.state.global_step + 1}",
-                        f"the loss is {float(loss)}, in the rows " + ", ".join(rows[:8]),
-                        "lower training.learning_rate, or look at these rows",
-                    )
-                )
+            if odd is None and not torch.isfinite(loss):
+                odd = (float(loss), rows)
             total += loss
         self.facts.loss = float(total)
+        self._put_together(odd)
         return total
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        """The library's loss; nothing of a micro-batch that stands for no row."""
+        loss: torch.Tensor = super().compute_loss(*arguments, **named)  # type: ignore[misc]
+        return loss if self._counts else loss * 0.0
+
+    def _put_together(self, odd: tuple[float, list[str]] | None) -> None:
+        """Make the facts those of the whole step, in every process; all of them end where one met an odd loss."""
+        shares = collective.gather((self.facts, odd))
+        for found in (found for _, found in shares if found is not None):
+            raise TrainingError(
+                Problem(
+                    f"step {self.state.global_step + 1}",
+                    f"the loss is {found[0]}, in the rows " + ", ".join(found[1][:8]),
+                    "lower training.learning_rate, or look at these rows",
+                )
+            )
+        self.facts = StepFacts(*(sum(values) for values in zip(*(astuple(facts) for facts, _ in shares), strict=True)))
+        self.facts.loss /= len(shares)  # every process's loss is scaled up by their number: gradients are averaged
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not the trainer's estimate (it counts 6 N for every method): workbench.plan.cost counts."""
@@ -115,7 +139,10 @@ class WholeSteps:
         """The library's checkpoint (without TRL's model card), then our seal over all of it."""
         with saving.told(Path(self.args.output_dir)):
             Trainer._save_checkpoint(self, model, trial)
-        checkpoints.seal_newest(self.args.output_dir, self.state.global_step)
+        collective.wait()  # every process writes its random state
+        if self.args.should_save:
+            checkpoints.seal_newest(self.args.output_dir, self.state.global_step)
+        collective.wait()
 
 
 def _count(batch: dict[str, Any], facts: StepFacts) -> None:
@@ -154,5 +181,6 @@ class PreferenceTrainer(WholeSteps, DPOTrainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """TRL's mean over the micro-batch's pairs, weighted so that a step's micro-batches sum to its mean."""
         pairs = inputs["input_ids"].shape[0] // 2
-        loss: torch.Tensor = super().compute_loss(model, inputs)
-        return loss if num_items_in_batch is None else loss * pairs / num_items_in_batch
+        loss = super().compute_loss(model, inputs)
+        # gradients are averaged over the processes
+        return loss if num_items_in_batch is None else loss * pairs * self.args.world_size / num_items_in_batch

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback
 
+from workbench import collective, place
 from workbench.errors import StoppedError
+
+_SAME_SECONDS = 0.5
+"""To one of several processes, one Ctrl-C may come twice: from the terminal, and passed on by torchrun."""
 
 
 class Stopper(TrainerCallback):  # type: ignore[misc]
@@ -19,6 +24,8 @@ class Stopper(TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
         self.asked: int | None = None
         """The signal that asked, if one did."""
+        self._asked_at = 0.0
+        self._same_seconds = _SAME_SECONDS if place.here().world > 1 else 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopper:
@@ -31,12 +38,15 @@ class Stopper(TrainerCallback):  # type: ignore[misc]
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked == number == signal.SIGINT:
+        again = self.asked == number == signal.SIGINT
+        if again and time.monotonic() - self._asked_at > self._same_seconds:
             raise KeyboardInterrupt
-        self.asked = number
+        if not again:
+            self.asked, self._asked_at = number, time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Ask the trainer for a checkpoint and an end."""
+        """Ask the trainer for a checkpoint and an end: in every process after the same step, whichever was asked."""
+        self.asked = max((asked for asked in collective.gather(self.asked) if asked is not None), default=None)
         if self.asked is not None and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

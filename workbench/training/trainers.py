@@ -10,10 +10,13 @@ from typing import Any
 from transformers import PrinterCallback
 from trl import DPOConfig, SFTConfig
 
+from workbench import place
 from workbench.data.batches import CausalCollator, PairCollator, StepSampler
+from workbench.data.sharing import SharedCollator
 from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
 from workbench.recipe.schema import Dpo, Recipe
+from workbench.training import sharding
 from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -72,9 +75,21 @@ def build(
         )
         trainer.step_collator = causal
     trainer.remove_callback(PrinterCallback)  # our own recorder shows the steps
+    _take_part(trainer, target.sharding == "fsdp" and device == "cpu")
     trainer.step_sampler = StepSampler(len(rows), training.batch_size, recipe.seed)
     as_fp32(model)
     return trainer
+
+
+def _take_part(trainer: WholeSteps, shards_itself: bool) -> None:
+    """Make a trainer one of several that share every step."""
+    found = place.here()
+    if found.world == 1:
+        return
+    trainer.step_collator = SharedCollator(trainer.step_collator, found.rank, found.world)
+    trainer.shards_itself = shards_itself
+    # TRL gathers metrics of its own in every micro-batch, which not all processes have as many of; nobody reads them.
+    trainer.accelerator.gather = trainer.accelerator.gather_for_metrics = lambda value, **_: value
 
 
 def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> dict[str, Any]:
@@ -107,6 +122,8 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "max_length": None,
+        "ddp_find_unused_parameters": False,
+        **sharding.arguments(target.sharding, device),
     }
 
 

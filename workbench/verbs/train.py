@@ -26,13 +26,18 @@ from workbench.verbs import terminal
 from workbench.visible import markup
 
 
-def train(recipe: Path, overrides: Sequence[str], root: Path) -> None:
-    """Resolve, make or find the run, and bring it to its end."""
+def train(recipe: Path, overrides: Sequence[str], root: Path, dry_run: bool = False) -> None:
+    """Resolve, make or find the run, and bring it to its end; a dry run only says by what command."""
     console = terminal.console()
     resolved = resolve.resolve(load(recipe, overrides))
     if resolved.base.kind == "hub" or resolved.data.card.source.hub:
         console.print("looking up the base and the rows ...", style="dim")
     wanted = planned(resolved, root)
+    if dry_run:
+        run = wanted.open(root)
+        local.prepare(run)
+        print(_typed(local.worker_command(run)))  # alone and unwrapped, to be pasted or piped
+        return
     known = wanted.find(root)
     if known and wanted.is_done(root):
         console.print(f"{markup(known.name)} is finished already; nothing to do")
@@ -80,6 +85,11 @@ def _refuse_misfit(resolved: Resolved) -> None:
     )
 
 
+def _typed(command: Sequence[str]) -> str:
+    """A command line for a shell; what begins with a dollar sign is left to it."""
+    return " ".join(word if word.startswith("$") else shlex.quote(word) for word in command)
+
+
 def _show_result(console: Console, run: Run) -> None:
     """The scores of the base and of the run."""
     resolved = run.resolved()
@@ -121,7 +131,7 @@ def evaluate(name: str, suite: str, root: Path) -> None:
     if not run.is_finished():
         raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
     resolve.find_suite(suite, Path.cwd(), "--suite")
-    status = local.run_bench("workbench.worker", str(run.path), "--suite", suite, "--from", str(Path.cwd()))
+    status = local.train(run, "--suite", suite, "--from", str(Path.cwd()))
     if status:
         sys.exit(status)
 

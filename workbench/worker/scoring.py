@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from workbench import bases, files
+from workbench import bases, collective, files, place
 from workbench.errors import Problem, RunError
-from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.evaluate import Evaluation, evaluate
 from workbench.evaluation.items import suite_fingerprint
 from workbench.evaluation.scoring import Scorer, prompt_fingerprint
 from workbench.methods import results
@@ -23,7 +24,7 @@ from workbench.worker.setup import Bench, device_name, set_up, write_manifest
 
 def score(bench: Bench) -> None:
     """Score the run on the bench's suite, unless that is done."""
-    if bench.suite is None or _is_scored(bench, bench.run):
+    if bench.suite is None or collective.from_main(lambda: _is_scored(bench, bench.run)):
         return
     model = results.load(bench.loading, bench.run.adapter if bench.resolved.trains else None)
     _score_model(bench, bench.run, model)
@@ -35,19 +36,28 @@ def score_base(bench: Bench) -> None:
         return
     resolved = base_reference(bench.resolved)
     _, contents = pin.pin(resolved)
-    base_run = create.open_run(bench.run.path.parent, resolved, contents)
-    if _is_scored(bench, base_run):
+    base_run = collective.from_main(lambda: create.open_run(bench.run.path.parent, resolved, contents))
+    if collective.from_main(lambda: _is_scored(bench, base_run)):
         return
+    with contextlib.ExitStack() as stack:
+        if not collective.from_main(lambda: _taken(base_run, stack)):
+            bench.progress.say(f"{base_run.name} is being scored by another run")
+            return
+        base_bench = set_up(base_run, resolved, bench.suite, bench.progress)
+        collective.from_main(lambda: write_manifest(base_bench, torch.get_num_threads()))
+        _score_model(base_bench, base_run, results.load(base_bench.loading, None))
+        collective.from_main(lambda: finish(base_run))
+
+
+def _taken(run: Run, stack: contextlib.ExitStack) -> bool:
+    """Hold the run's lock until the stack is left; False where another process holds it."""
     try:
-        with lock.held(base_run):
-            base_bench = set_up(base_run, resolved, bench.suite, bench.progress)
-            write_manifest(base_bench, torch.get_num_threads())
-            _score_model(base_bench, base_run, results.load(base_bench.loading, None))
-            finish(base_run)
+        stack.enter_context(lock.held(run))
     except RunError:
-        if not lock.is_held(base_run):
+        if not lock.is_held(run):
             raise
-        bench.progress.say(f"{base_run.name} is being scored by another run")
+        return False
+    return True
 
 
 def _is_scored(bench: Bench, run: Run) -> bool:
@@ -107,6 +117,13 @@ def _score_model(bench: Bench, run: Run, model: Any) -> None:
     )
     scorers = {name: replace(base, renderer=bench.renderer(template)) for name, template in _templates(bench).items()}
     done = evaluate(bench.suite, bench.items, scorers, _conditions(bench))
+    if place.here().is_main:
+        _write(bench, run, done)
+    collective.wait()
+
+
+def _write(bench: Bench, run: Run, done: Evaluation) -> None:
+    assert bench.suite is not None
     # The results mark the folder as complete: older ones go before their items are replaced.
     run.results(bench.suite.name).unlink(missing_ok=True)
     files.write_jsonl(run.items(bench.suite.name), done.rows)

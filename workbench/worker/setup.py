@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from workbench import bases, files, fingerprint
+from workbench import bases, collective, files, fingerprint, place
 from workbench.bases import Loading
 from workbench.data.rendering import Renderer
 from workbench.errors import Problem, RunError
@@ -53,7 +53,7 @@ class Bench:
 def settle(run: Run, resolved: Resolved) -> int:
     """Fix what a result depends on in this process: the threads (kept when a run continues) and the device."""
     before = files.read_json(run.manifest)["hardware"]["threads"] if run.manifest.exists() else None
-    threads = int(before or resolved.recipe.target.threads or min(torch.get_num_threads(), _idle_cores()))
+    threads = int(before or resolved.recipe.target.threads or _free_threads())
     torch.set_num_threads(threads)
     device = resolved.target.device
     module = accelerator(device)
@@ -66,6 +66,13 @@ def settle(run: Run, resolved: Resolved) -> int:
             )
         )
     return threads
+
+
+def _free_threads() -> int:
+    """As many as there are idle cores. Of several processes on a machine each has the share that its launcher gave it:
+    the others, which are starting as well, look busy."""
+    given = torch.get_num_threads()
+    return given if place.here().local_world > 1 else min(given, _idle_cores())
 
 
 def _idle_cores() -> int:
@@ -86,7 +93,8 @@ def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: 
         quantization=getattr(recipe.method, "quantization", "none"),
         double_quantization=getattr(recipe.method, "double_quantization", True),
         attention=recipe.target.attention,
-        device=resolved.target.device,
+        storage=_stated(getattr(recipe.method, "storage", "auto")),
+        device=collective.device(resolved.target.device),
         seed=recipe.seed,
         trust_remote_code=recipe.base.trust_remote_code,
     )
@@ -104,6 +112,11 @@ def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: 
         items=suite_items.load(suite) if suite else [],
         progress=progress,
     )
+
+
+def _stated(storage: str) -> str:
+    """The type that 4-bit weights lie in while nothing is sharded."""
+    return "uint8" if storage == "auto" else storage
 
 
 def _is_asked(resolved: Resolved, suite: ResolvedSuite | None) -> bool:

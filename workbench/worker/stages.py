@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.errors import Problem, RunError
-from workbench.progress import Progress
+from workbench import collective, place
+from workbench.errors import LostError, Problem, RunError
+from workbench.progress import Progress, silent
 from workbench.recipe import resolve
+from workbench.recipe.resolved import Resolved
 from workbench.runs.run import Run
-from workbench.tracking.tracker import tracker_for
+from workbench.tracking.tracker import NullTracker, tracker_for
 from workbench.worker import contamination, scoring, training
 from workbench.worker.finishing import finish
+from workbench.worker.joining import join
 from workbench.worker.setup import set_up, settle, write_manifest
 
 
@@ -22,23 +25,33 @@ def go(run: Run, suite_name: str | None, folder: Path) -> None:
         suite_name: score on this suite instead of the recipe's.
         folder: where that suite is looked for.
     """
-    with Progress() as progress:
-        _go(run, suite_name, folder, progress)
-
-
-def _go(run: Run, suite_name: str | None, folder: Path, progress: Progress) -> None:
     resolved = run.resolved()
     threads = settle(run, resolved)
+    try:
+        join(resolved)
+        with Progress() if place.here().is_main else silent() as progress:
+            _go(run, resolved, threads, suite_name, folder, progress)
+        collective.stop()
+    except RuntimeError as error:
+        if not collective.is_lost(error):
+            raise
+        raise LostError("another process of this run is gone; the same command goes on") from error
+
+
+def _go(run: Run, resolved: Resolved, threads: int, suite_name: str | None, folder: Path, progress: Progress) -> None:
+    is_main = place.here().is_main
     suite = resolve.find_suite(suite_name, folder, "--suite") if suite_name else resolved.suite
     bench = set_up(run, resolved, suite, progress)
-    write_manifest(bench, threads)
+    if is_main:
+        write_manifest(bench, threads)
     if resolved.trains and suite_name and not run.is_finished():
         raise RunError(Problem(run.name, "is not finished yet", "workbench train with its recipe finishes it"))
-    tracker = tracker_for(run, resolved, progress.say)
+    tracker = tracker_for(run, resolved, progress.say) if is_main else NullTracker()
     if resolved.trains and resolved.recipe.evaluation.base and resolved.recipe.base.init == "pretrained":
         scoring.score_base(bench)
-    if resolved.trains and not run.proof.exists():
+    if resolved.trains and collective.from_main(lambda: not run.proof.exists()):
         training.train(bench, tracker)
-    contamination.check(bench)
+    collective.from_main(lambda: contamination.check(bench))
     scoring.score(bench)
-    tracker.finish(finish(run))
+    if is_main:
+        tracker.finish(finish(run))

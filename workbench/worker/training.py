@@ -9,9 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
-from workbench import bases, files
+from workbench import bases, collective, files, place
 from workbench.bases import Loading
 from workbench.data.contamination import Guard
 from workbench.data.prepare import Prepared, prepare
@@ -19,11 +20,13 @@ from workbench.evaluation.items import questions, suite_fingerprint
 from workbench.methods import counting, proof, results
 from workbench.methods.apply import apply
 from workbench.plan.cost import Work, forward_flops, training_flops
+from workbench.progress import Progress
 from workbench.recipe import pin
-from workbench.recipe.schema import Dpo, Full, Lora
+from workbench.recipe.schema import Dpo, Full, Lora, Qlora
 from workbench.runs import planner
+from workbench.runs.run import Run
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, energy, trainers
+from workbench.training import checkpoints, energy, sharding, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
@@ -35,15 +38,16 @@ _PROBE_ROWS = 3
 def train(bench: Bench, tracker: Tracker) -> None:
     """Train (or go on training), save, and prove what was saved."""
     run = bench.run
-    if not run.adapter.exists():
-        prepared = rows_of(bench)
+    if collective.from_main(lambda: not run.adapter.exists()):
+        with collective.main_first():
+            prepared = rows_of(bench)
         known = suite_fingerprint(bench.suite, bench.items) if bench.suite else None
-        files.write_json(run.data, prepared.account | {"suite_items": known})
-        planner.write_plan(run, bench.resolved)  # again: now the rows are known
+        collective.from_main(lambda: files.write_json(run.data, prepared.account | {"suite_items": known}))
+        collective.from_main(lambda: planner.write_plan(run, bench.resolved))  # again: now the rows are known
         _walk(bench, prepared, tracker)
         gc.collect()
-    _prove(bench)
-    shutil.rmtree(run.pissa_start, ignore_errors=True)
+    collective.from_main(lambda: _prove(bench))
+    collective.from_main(lambda: shutil.rmtree(run.pissa_start, ignore_errors=True))
 
 
 def rows_of(bench: Bench) -> Prepared:
@@ -64,7 +68,7 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     model = apply(model, method, recipe.seed, pin.adapter_directory(start) if start else None)
     before = proof.digests(model)
     is_pissa = isinstance(method, Lora) and method.variant == "pissa"
-    if is_pissa:
+    if is_pissa and place.here().is_main:
         results.save_pissa_start(model, run.pissa_start)
     rows, dtype = prepared.rows, bench.resolved.dtype
     if isinstance(recipe.objective, Dpo):
@@ -73,8 +77,7 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     set_seed(recipe.seed)
     trainer: Any = trainers.build(recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id)
     steps = trainers.length(recipe, len(rows)).steps
-    found = checkpoints.newest(run.checkpoints, progress.say) if run.checkpoints.exists() else None
-    cut_after(run.metrics, found[1] if found else 0)
+    found = collective.from_main(lambda: _kept(run, progress))
     progress.say(
         f"{recipe.method.name} on {len(rows):,} examples, {steps:,} steps of "
         f"{min(recipe.training.batch_size, len(rows)):,}: "
@@ -83,23 +86,28 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     )
     if recipe.training.router_loss:
         progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
+    if not place.here().is_main:
+        torch.manual_seed(recipe.seed + place.here().rank)  # else every process would drop out the same
     recorder = _steps(bench, trainer, tracker, steps, found)
-    totals = recorder.totals
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     probe = proof.probe_rows(_probe_ids(rows))
-    proof.save_probe(run.probe, probe, proof.logits(model, probe))
-    cost = {
-        "training_flops": _flops(work, totals, rows),
-        "steps": steps,
-        **{name: totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
-        "device_seconds": totals["seconds"],
-        "peak_memory_bytes": recorder.peak_memory_bytes,
-        **_energy(recorder, device),
-    }
-    files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
-    results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None)
+    logits = proof.logits(model, probe)
+    weights = sharding.whole_weights(model) if sharding.is_spread(model.parameters()) else None
+    if place.here().is_main:
+        proof.save_probe(run.probe, probe, logits)
+        cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
+        files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
+        results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
+    collective.wait()
+
+
+def _kept(run: Run, progress: Progress) -> tuple[Path, int] | None:
+    """The checkpoint to go on from, with its step; metrics are cut back to it."""
+    found = checkpoints.newest(run.checkpoints, progress.say) if run.checkpoints.exists() else None
+    cut_after(run.metrics, found[1] if found else 0)
+    return found
 
 
 def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tuple[Path, int] | None) -> Recorder:
@@ -107,7 +115,9 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     start = found[1] if found else 0
     bar = bench.progress.bar("train", steps, start=start)
     device = bench.resolved.target.device
-    recorder = Recorder(bench.run.metrics, bar, tracker.log, device, energy.meter(device))
+    counts = device != "cpu" or place.here().local_rank == 0
+    meter = energy.meter(device) if counts else energy.counted_elsewhere()
+    recorder = Recorder(bench.run.metrics, bar, tracker.log, device, meter)
     recorder.trainer = trainer
     stopper = Stopper()
     trainer.add_callback(recorder)
@@ -122,6 +132,17 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     finally:
         bar.close()
     return recorder
+
+
+def _cost(recorder: Recorder, device: str) -> dict[str, Any]:
+    """What all steps took."""
+    return {
+        **{name: recorder.totals[name] for name in ("examples", "tokens", "counted_tokens", "text_bytes")},
+        "device_seconds": recorder.totals["device_seconds"],
+        "devices": place.here().world,
+        "peak_memory_bytes": recorder.peak_memory_bytes,
+        **_energy(recorder, device),
+    }
 
 
 def _energy(recorder: Recorder, device: str) -> dict[str, Any]:
@@ -142,9 +163,19 @@ def _flops(work: Work, totals: dict[str, float], rows: Any) -> float:
 
 
 def _training_loading(bench: Bench) -> Loading:
-    """Full training keeps fp32 weights under bf16 arithmetic; a frozen base is held in the run's own precision."""
-    full = isinstance(bench.resolved.recipe.method, Full)
-    return replace(bench.loading, dtype="fp32") if full else bench.loading
+    """Full training keeps fp32 weights under bf16 arithmetic; a frozen base is held in the run's own precision, and in
+    what can be spread where it is to be."""
+    recipe, loading = bench.resolved.recipe, bench.loading
+    if isinstance(recipe.method, Full):
+        loading = replace(loading, dtype="fp32")
+    if recipe.target.sharding != "fsdp":
+        return loading
+    if isinstance(recipe.method, Qlora) and recipe.method.storage == "auto":
+        loading = replace(loading, storage=loading.dtype)
+    if bench.resolved.target.device == "cpu":
+        return loading
+    sharding.announce(bench.resolved.target.device)
+    return replace(loading, device=None)
 
 
 def _probe_ids(rows: Any) -> list[list[int]]:
@@ -158,7 +189,7 @@ def _probe_ids(rows: Any) -> list[list[int]]:
 
 def _prove(bench: Bench) -> None:
     """Load the saved files afresh and compare their logits with the probe that training left, and with the base's."""
-    run, loading = bench.run, _training_loading(bench)
+    run, loading = bench.run, replace(_training_loading(bench), device=bench.loading.device)
     rows, memory = proof.load_probe(run.probe)
     base = None
     if results.is_adapter(run.adapter):
