@@ -19,6 +19,7 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "accelerat
 HIDDEN_IMPORTS = {
     ("workbench.hub", "huggingface_hub"): "a quarter of a second that a run on local directories need not spend",
     ("workbench.worker.__main__", "workbench.worker.stages"): "the lock and the log come before seconds of imports",
+    ("workbench.worker.exact", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.generate", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.show_data", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.evaluation.harness", "lm_eval"): "an extra that need not be installed",
@@ -213,7 +214,10 @@ def test_names_meet_tables_in_one_place() -> None:
         "workbench.recipe.resolve",
         "workbench.recipe.resolved",  # a resolved recipe holds the target's row
         "workbench.recipe.rules.facts",  # rules judge a base by its row
-        "workbench.verbs.desk",  # `workbench bases` shows the table itself
+        "workbench.recipe.hardware",  # names of hardware
+        "workbench.recipe.variants",  # the same recipe on another row
+        "workbench.recipe.architecture",  # what a base is made of: its row, or its own config.json
+        "workbench.verbs.desk",  # `workbench bases` and `workbench targets` show the tables themselves
         "workbench.plan.shapes",  # counts a row that it is given
     }
     assert readers <= allowed

@@ -30,6 +30,11 @@ Confounds = Annotated[
 _RUNS = Path("runs")
 
 
+def _listed(words: list[str] | None) -> list[str]:
+    """Names given one by one or with commas."""
+    return [name.strip() for word in words or [] for name in word.split(",") if name.strip()]
+
+
 def _version(asked: bool) -> None:
     if asked:
         from workbench.verbs import desk
@@ -118,7 +123,7 @@ def plan(
 
     chosen = [*(set_ or []), *([f"target.name={target}"] if target else [])]
     if targets or bases:
-        verb.matrix(recipe, chosen, targets or [], bases or [], as_json)
+        verb.matrix(recipe, chosen, _listed(targets), _listed(bases), as_json)
     else:
         verb.plan(recipe, chosen, runs, exact, as_json)
 
@@ -128,9 +133,9 @@ def targets(
     words: Annotated[list[str] | None, typer.Argument(help="Show only rows that hold all these words.")] = None,
 ) -> None:
     """List the hardware of the catalog: memory, bandwidth, rates, power and price."""
-    from workbench.verbs import plan as verb
+    from workbench.verbs import desk
 
-    verb.targets(words or [])
+    desk.targets(words or [])
 
 
 @app.command()

@@ -120,6 +120,11 @@ def absolute(text: str, folder: Path) -> str:
     return text
 
 
+def upwards(folder: Path, relative: Path) -> Path | None:
+    """The nearest file of that name in a folder or above it; None where there is none."""
+    return next((place / relative for place in (folder, *folder.parents) if (place / relative).is_file()), None)
+
+
 def _parent(layer: Document, path: Path) -> Document:
     where = layer.where(("extends",))
     name = layer.value.pop("extends")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import ValidationError
+from typing import Literal, TypeVar
 
 from workbench import documents, resources
 from workbench.catalog.bases import bases, pretraining_flops
 from workbench.catalog.cards import Card
 from workbench.catalog.suites import LmEval, Suite
-from workbench.catalog.targets import OwnTargets, TargetRow, targets
+from workbench.catalog.targets import TargetRow
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.recipe import rules
-from workbench.recipe.load import Loaded, absolute
+from workbench.recipe.hardware import find_target, with_stated_facts
+from workbench.recipe.load import Loaded, absolute, upwards
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
-from workbench.recipe.schema import Base, Lora, Qlora, Recipe, Target
+from workbench.recipe.schema import Base, Lora, Qlora, Recipe
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _Found = TypeVar("_Found")
@@ -56,7 +54,7 @@ def looked_up(loaded: Loaded) -> Resolved:
             return None
 
     folder = Path(document.name).absolute().parent
-    base = attempt(lambda: _with_pretraining(find_base(recipe.base, document.where(("base", "name")))))
+    base = attempt(lambda: with_pretraining(find_base(recipe.base, document.where(("base", "name")))))
     card = attempt(lambda: find_card(recipe.data.name, folder, document.where(("data", "name"))))
     target = attempt(lambda: find_target(recipe.target.name, folder, document.where(("target", "name"))))
     name = recipe.evaluation.suite
@@ -64,51 +62,10 @@ def looked_up(loaded: Loaded) -> Resolved:
     suite = suite and with_fewshot(suite, recipe.evaluation.fewshot)
     if base is None or card is None or target is None or problems:
         raise RecipeError(problems)
-    target = _with_stated_facts(target, recipe.target)
+    target = with_stated_facts(target, recipe.target)
     return Resolved(
-        recipe=_written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=_dtype(recipe, target)
+        recipe=written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=dtype_of(recipe, target)
     )
-
-
-def with_settings(resolved: Resolved, settings: Mapping[str, Any]) -> Resolved | None:
-    """The recipe with some fields set otherwise (dotted names), names of bases, rows, suites and targets excepted;
-    None where that makes it illegal."""
-    values = resolved.recipe.model_dump(mode="json")
-    for key, value in settings.items():
-        *sections, last = key.split(".")
-        place = values
-        for section in sections:
-            place = place[section]
-        place[last] = {"name": value} if key in ("method", "objective") and isinstance(value, str) else value
-    if "method.name" in settings:  # fields of another method fall away
-        kept = {key.partition(".")[2] for key in settings if key.startswith("method.")}
-        values["method"] = {key: value for key, value in values["method"].items() if key in kept}
-    if any(key in settings for key in ("target.devices", "target.nodes")) and "target.sharding" not in settings:
-        values["target"]["sharding"] = "auto"
-    try:
-        recipe = _written_out(Recipe.model_validate(values, strict=False))
-    except ValidationError:
-        return None
-    changed = resolved.model_copy(update={"recipe": recipe, "dtype": _dtype(recipe, resolved.target)})
-    return None if rules.broken(changed, "illegal") else changed
-
-
-def on_target(resolved: Resolved, row: TargetRow) -> Resolved:
-    """The same recipe made for another kind of device, whether or not that is legal there."""
-    target = _with_stated_facts(row, resolved.recipe.target)
-    return resolved.model_copy(update={"target": target, "dtype": _dtype(resolved.recipe, target)})
-
-
-def on_base(resolved: Resolved, name: str) -> Resolved:
-    """The same recipe on another base of the catalog.
-
-    Raises:
-        RecipeError: there is no such base.
-    """
-    base = resolved.recipe.base.model_copy(update={"name": name, "revision": None})
-    found = _with_pretraining(find_base(base, "base.name"))
-    recipe = resolved.recipe.model_copy(update={"base": base})
-    return resolved.model_copy(update={"recipe": recipe, "base": found})
 
 
 def known_bases() -> list[str]:
@@ -141,7 +98,7 @@ def find_base(base: Base, where: str) -> ResolvedBase:
     )
 
 
-def _with_pretraining(base: ResolvedBase) -> ResolvedBase:
+def with_pretraining(base: ResolvedBase) -> ResolvedBase:
     """The base with what its own pretraining cost, where the catalog knows."""
     return base.model_copy(update={"pretraining_flops": pretraining_flops(base.row) if base.row else None})
 
@@ -168,7 +125,7 @@ def find_card(name: str, folder: Path, where: str) -> ResolvedCard:
     """
     path = Path(absolute(name, folder))
     if not path.is_absolute():
-        path = _upwards(folder, Path("datasets") / f"{name}.yaml") or resources.shipped("datasets") / f"{name}.yaml"
+        path = upwards(folder, Path("datasets") / f"{name}.yaml") or resources.shipped("datasets") / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in resources.shipped("datasets").glob("*.yaml"))
         names += sorted(p.stem for p in (folder / "datasets").glob("*.yaml"))
@@ -178,10 +135,6 @@ def find_card(name: str, folder: Path, where: str) -> ResolvedCard:
     document = documents.read(path)
     card = documents.check(Card, document)
     return ResolvedCard(name=path.stem, folder=str(path.parent.resolve()), card=card)
-
-
-def _upwards(folder: Path, relative: Path) -> Path | None:
-    return next((place / relative for place in (folder, *folder.parents) if (place / relative).is_file()), None)
 
 
 def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
@@ -194,7 +147,7 @@ def find_suite(name: str, folder: Path, where: str) -> ResolvedSuite:
     path = folder / name if name.endswith((".yaml", ".yml")) and (folder / name).is_file() else path
     if not path.is_absolute():
         file = Path("suites") / f"{name}.yaml"
-        nearby = _upwards(folder, file) or _upwards(folder, Path("recipes") / file)
+        nearby = upwards(folder, file) or upwards(folder, Path("recipes") / file)
         path = nearby or resources.shipped("recipes") / file
     if not path.is_file():
         known = sorted(p.stem for p in (resources.shipped("recipes") / "suites").glob("*.yaml"))
@@ -235,58 +188,7 @@ def with_fewshot(suite: ResolvedSuite, fewshot: int | None) -> ResolvedSuite:
     return suite.model_copy(update={"name": f"{suite.name}-{fewshot}shot", "file": suite.name, "suite": changed})
 
 
-def known_targets(folder: Path) -> dict[str, TargetRow]:
-    """The catalog's targets, under those of the nearest `targets.yaml` upwards from `folder`.
-
-    Raises:
-        RecipeError: that file is wrong.
-    """
-    path = _upwards(folder, Path("targets.yaml"))
-    if path is None:
-        return targets()
-    own = documents.check(OwnTargets, documents.read(path)).targets
-    return targets() | {row.name: row for row in own}
-
-
-def find_target(name: str, folder: Path, where: str) -> TargetRow:
-    """A row of the target catalog or of the user's own; `auto` is what this machine has.
-
-    Raises:
-        RecipeError: there is none of that name.
-    """
-    name = _this_machine() if name == "auto" else name
-    known = known_targets(folder)
-    if name not in known:
-        own = f"; or describe your own in {documents.display(folder / 'targets.yaml')}"
-        advice = documents.did_you_mean(name, ["auto", *known]) + own
-        raise RecipeError(Problem(where, f"no target is called {name!r}", advice))
-    return known[name]
-
-
-def _with_stated_facts(row: TargetRow, stated: Target) -> TargetRow:
-    """The row with the price and the power that the recipe states instead of the catalog's."""
-    changes: dict[str, object] = {}
-    if stated.usd_per_hour is not None:
-        changes |= {"usd_per_hour": stated.usd_per_hour, "price_source": "recipe", "price_as_of": None}
-    if stated.power_watts is not None:
-        changes |= {"power_watts": stated.power_watts, "power_source": "recipe"}
-    return row.model_copy(update=changes)
-
-
-def _this_machine() -> str:
-    """The generic target of this machine, by its device files: the desk does not import torch to look."""
-    if Path("/dev/nvidia0").exists():
-        return "cuda"
-    if Path("/dev/kfd").exists():
-        return "rocm"
-    if Path("/dev/davinci0").exists():
-        return "ascend-910b"
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return "apple-mps"
-    return "cpu"
-
-
-def _written_out(recipe: Recipe) -> Recipe:
+def written_out(recipe: Recipe) -> Recipe:
     """The recipe with the defaults that depend on other fields: alpha, one epoch, the sharding, the layout."""
     changes: dict[str, object] = {}
     if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
@@ -304,7 +206,8 @@ def _written_out(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _dtype(recipe: Recipe, target: TargetRow) -> Literal["fp32", "fp16", "bf16"]:
+def dtype_of(recipe: Recipe, target: TargetRow) -> Literal["fp32", "fp16", "bf16"]:
+    """Storage of frozen weights and arithmetic: what `training.precision` becomes on a target."""
     if recipe.training.precision == "auto":
         return "bf16" if target.bf16 else "fp32"
     return recipe.training.precision

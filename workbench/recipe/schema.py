@@ -48,8 +48,7 @@ class Lora(_Lora):
 
     name: Literal["lora"] = "lora"
     variant: Literal["plain", "rslora", "dora", "pissa"] = "plain"
-    """rslora: scale by sqrt(rank); dora: magnitude and direction apart; pissa: start from the principal components
-    (saved as an ordinary adapter of twice the rank)."""
+    """rslora: scale by sqrt(rank); dora: magnitude and direction apart; pissa: from the principal components on."""
     init_from: str | None = None
     """A finished run whose adapter is trained on (for example sft, then dpo): its name or directory."""
 
@@ -195,15 +194,13 @@ class Training(Section):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """The 8-bit ones come from bitsandbytes."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Arithmetic and storage of the frozen weights. auto: bf16 where the target has it, else fp32. fp16 scales the
-    loss, for GPUs without bf16."""
+    """Arithmetic, and storage of frozen weights. auto: bf16 where the target has it, else fp32. fp16: loss scaled."""
     router_loss: Annotated[float, Field(ge=0)] = 0.0
     """Weight of a mixture-of-experts base's load-balancing loss. Non-zero makes the result depend on micro-batches."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 100
     """Optimizer steps between checkpoints; a killed run loses at most this many."""
     preflight: Flag = True
-    """Take the largest batch through forward, backward, optimizer step, scoring and save before the first real step.
-    Changes nothing of the result."""
+    """Take the largest batch through every stage of a step before the first real one. Changes no result."""
 
 
 class Evaluation(Section):
@@ -223,26 +220,23 @@ class Target(Section):
     """The hardware the run is made for, and how a step is cut for it. No field changes a result beyond float noise."""
 
     name: str = "auto"
-    """A name of the target catalog or of a `targets.yaml` beside the recipe, or `auto`: what this machine has."""
+    """A name of `workbench targets` or of a `targets.yaml` beside the recipe, or `auto`: what this machine has."""
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices (processes) of one node."""
     nodes: Annotated[int, Field(ge=1)] = 1
     """Machines, each with so many devices."""
     sharding: Literal["auto", "none", "ddp", "fsdp"] = "auto"
-    """none: one device; ddp: a whole copy on each; fsdp: weights, gradients and optimizer spread over all.
-    auto: ddp where there are several."""
+    """none: one device; ddp: a copy on each; fsdp: weights and optimizer spread over all. auto: ddp for several."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Most tokens (padding included) of one forward pass in training."""
     layout: Literal["auto", "padded", "flattened"] = "auto"
-    """padded: rows of like length side by side; flattened: rows end to end in one, kept apart by position ids. auto:
-    flattened where the attention takes variable lengths (flash_attention_2), else padded."""
+    """padded: rows of like length side by side; flattened: end to end in one. auto: by what the attention can do."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Which attention of the transformers library is used."""
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a third more compute."""
     kernels: Literal["auto", "torch", "liger"] = "auto"
-    """liger: fused Triton kernels (the `liger-kernel` package). auto: liger where the target and the environment have
-    it; torch: the library's own operations."""
+    """liger: fused Triton kernels (`liger-kernel`). auto: liger where it can run; torch: the library's own."""
     compile: Flag = False
     """torch.compile of the model: minutes at the start, faster steps after."""
     threads: Annotated[int, Field(ge=1)] | None = None

@@ -13,7 +13,7 @@ from workbench.errors import UserError
 from workbench.plan.fixes import Fix, Settings, fixes
 from workbench.plan.jobs import job_of, target_of
 from workbench.plan.prediction import Correction, Prediction, predict
-from workbench.recipe import resolve
+from workbench.recipe import variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.resolved import Resolved
@@ -61,7 +61,7 @@ def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
     """The least costly changes that make a recipe fit its target."""
 
     def with_settings(settings: Settings) -> Prediction | None:
-        changed = resolve.with_settings(resolved, settings)
+        changed = variants.with_settings(resolved, settings)
         try:
             return predicted(changed, correction) if changed else None
         except UserError:

@@ -1,4 +1,4 @@
-"""check and bases."""
+"""check, bases and targets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rich.text import Text
 from workbench import __version__
 from workbench.catalog.bases import BaseRow
 from workbench.catalog.bases import bases as all_bases
+from workbench.catalog.targets import TargetRow
 from workbench.errors import Problem, UserError
-from workbench.recipe import resolve, rules
+from workbench.recipe import hardware, resolve, rules
 from workbench.recipe.load import load
 from workbench.verbs import terminal
 from workbench.visible import markup, visible
@@ -71,6 +72,29 @@ def bases(words: Sequence[str], most: float | None) -> None:
         console.print(f"\n* [bold]{term.id}[/bold] ({term.name})")
         for restriction in term.restrictions:
             console.print(f"  - {restriction}", markup=False, style="dim")
+
+
+def targets(words: Sequence[str]) -> None:
+    """The catalog of hardware as a table, with the nearest `targets.yaml`'s own rows."""
+    chosen = [row for row in hardware.known_targets(Path.cwd()).values() if _names(row, words)]
+    if not chosen:
+        raise UserError(Problem("targets", f"none matches {' '.join(words)}", "`workbench targets` lists them all"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("backend", no_wrap=True)
+    for heading in ("GiB", "GB/s", "bf16 TFLOP/s", "fp16", "fp32", "W", "USD/h"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in chosen:
+        rates = (row.peak_tflops.get("bf16"), row.peak_tflops.get("fp16"), row.peak_tflops.get("fp32"))
+        numbers = (row.memory_gib, row.gigabytes_per_second, *rates, row.power_watts, row.usd_per_hour)
+        shown = ("-" if number is None else f"{number:g}" for number in numbers)
+        table.add_row(row.name, row.capabilities().title, *shown)
+    terminal.console().print(table)
+
+
+def _names(row: TargetRow, words: Sequence[str]) -> bool:
+    text = f"{row.name} {row.device} {row.capabilities().title}".lower()
+    return all(word.lower() in text for word in words)
 
 
 def _matches(row: BaseRow, words: Sequence[str], most: float | None) -> bool:

@@ -11,12 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from workbench.catalog.targets import TargetRow
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.launch import local
 from workbench.plan.fixes import lean
 from workbench.plan.prediction import GIB, Correction, Prediction, Range
-from workbench.recipe import resolve, rules
+from workbench.recipe import hardware, resolve, rules, variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.load import load
@@ -148,18 +147,18 @@ def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None
 def matrix(recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool) -> None:
     """Predict a recipe on several targets or bases (`all`, or names), a line each."""
     resolved = resolve.resolve(load(recipe, overrides)) if not targets else _on_any_target(recipe, overrides)
-    variants: list[tuple[str, Resolved]] = []
+    asked: list[tuple[str, Resolved]]
     if bases:
         names = resolve.known_bases() if "all" in bases else bases
-        variants = [(name, resolve.on_base(resolved, name)) for name in names]
+        asked = [(name, variants.on_base(resolved, name)) for name in names]
     else:
-        known = resolve.known_targets(recipe.absolute().parent)
+        known = hardware.known_targets(recipe.absolute().parent)
         unknown = [name for name in targets if name != "all" and name not in known]
         if unknown:
             raise RecipeError(Problem("--targets", f"no target is called {unknown[0]!r}", "see `workbench targets`"))
         names = [name for name in known if name not in _GENERIC] if "all" in targets else targets
-        variants = [(name, resolve.on_target(resolved, known[name])) for name in names]
-    rows = [(name, one, _attempt(one)) for name, one in variants]
+        asked = [(name, variants.on_target(resolved, known[name])) for name in names]
+    rows = [(name, one, _attempt(one)) for name, one in asked]
     if as_json:
         print(json.dumps([{"name": name, **_line(found)} for name, _, found in rows], indent=2))
         return
@@ -219,32 +218,9 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
     console.print(table)
 
 
-def targets(words: Sequence[str]) -> None:
-    """The catalog of hardware as a table, with the nearest `targets.yaml`'s own rows."""
-    chosen = [row for row in resolve.known_targets(Path.cwd()).values() if _matches(row, words)]
-    if not chosen:
-        raise UserError(Problem("targets", f"none matches {' '.join(words)}", "`workbench targets` lists them all"))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("name", no_wrap=True)
-    table.add_column("backend", no_wrap=True)
-    for heading in ("GiB", "GB/s", "bf16 TFLOP/s", "fp16", "fp32", "W", "USD/h"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in chosen:
-        rates = (row.peak_tflops.get("bf16"), row.peak_tflops.get("fp16"), row.peak_tflops.get("fp32"))
-        numbers = (row.memory_gib, row.gigabytes_per_second, *rates, row.power_watts, row.usd_per_hour)
-        shown = ("-" if number is None else f"{number:g}" for number in numbers)
-        table.add_row(row.name, row.capabilities().title, *shown)
-    terminal.console().print(table)
-
-
-def _matches(row: TargetRow, words: Sequence[str]) -> bool:
-    text = f"{row.name} {row.device} {row.capabilities().title}".lower()
-    return all(word.lower() in text for word in words)
-
-
 def _would_fit(resolved: Resolved) -> str:
     for words, settings in lean(resolved):
-        changed = resolve.with_settings(resolved, settings)
+        changed = variants.with_settings(resolved, settings)
         if changed is not None and planner.predicted(changed).verdict == "fits":
             return words
     return "[dim]no[/dim]"
