@@ -135,6 +135,12 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
+        (["plan", "quickstart"], 0),
+        (["plan", "qwen-lora", "--targets", "all"], 0),
+        (["plan", "qwen-lora", "--bases", "all", "--target", "rtx-4090"], 0),
+        (["targets", "rtx"], 0),
+        (["rules", "fsdp"], 0),
+        (["runs", "--planner"], 0),
         (["explain", "method.rank"], 0),
         (["explain", "recipe"], 0),
         (["schema"], 0),
