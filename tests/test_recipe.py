@@ -423,6 +423,7 @@ def test_a_resolved_recipe_read_again_is_the_same(place: Workplace) -> None:
     assert identity(again, contents) == identity(resolved, contents)
 
 
+_FSDP = {"name": "cpu", "devices": 2, "sharding": "fsdp"}
 BROKEN: dict[str, dict[str, Any]] = {
     "length-twice": {"training": {"epochs": 1, "steps": 1}},
     "unknown-split": {"data": {"name": "rows", "split": "dev"}},
@@ -442,6 +443,9 @@ BROKEN: dict[str, dict[str, Any]] = {
     "adapter-on-random": {"base": {"name": "./base", "init": "random"}},
     "revision-of-directory": {"base": {"name": "./base", "revision": "main"}},
     "remote-code-pinned": {"base": {"name": "owner/model", "trust_remote_code": True, "revision": "main"}},
+    "fsdp-optimizer": {"training": {"optimizer": "adamw_8bit"}, "target": _FSDP},
+    "fsdp-pissa": {"method": {"name": "lora", "variant": "pissa"}, "target": _FSDP},
+    "fsdp-dpo": {"objective": "dpo", "data": "pairs", "target": {**_FSDP, "name": "cuda"}},
     "nothing-to-do": {"method": "none"},
 }
 """A recipe for every rule that breaks it."""
@@ -468,6 +472,9 @@ MENDED: dict[str, dict[str, Any]] = {
     "adapter-on-random": {"base": {"name": "./base", "init": "random"}, "method": "full"},
     "revision-of-directory": {"base": {"name": "owner/model", "revision": "main"}},
     "remote-code-pinned": {"base": {"name": "owner/model", "trust_remote_code": True, "revision": "0123456789" * 4}},
+    "fsdp-optimizer": {"training": {"optimizer": "adamw"}, "target": _FSDP},
+    "fsdp-pissa": {"method": {"name": "lora", "variant": "plain"}, "target": _FSDP},
+    "fsdp-dpo": {"objective": "dpo", "data": "pairs", "target": {**_FSDP, "name": "cuda", "sharding": "ddp"}},
     "nothing-to-do": {"method": "none", "evaluation": {"suite": "arithmetic"}},
 }
 """The same with the rule's own advice followed."""

@@ -48,6 +48,10 @@ def _pissa(resolved: Resolved) -> bool:
     return isinstance(resolved.recipe.method, Lora) and resolved.recipe.method.variant == "pissa"
 
 
+def _fsdp(resolved: Resolved) -> bool:
+    return resolved.recipe.target.sharding == "fsdp"
+
+
 def _init_from(resolved: Resolved) -> bool:
     return isinstance(resolved.recipe.method, Lora | Qlora) and resolved.recipe.method.init_from is not None
 
@@ -190,6 +194,27 @@ RULES: tuple[Rule, ...] = (
         ),
         "code from a repository is run only at a pinned commit",
         "add base.revision with the 40-digit commit you have read",
+    ),
+    Rule(
+        "fsdp-optimizer",
+        ("training", "optimizer"),
+        lambda r: _fsdp(r) and r.recipe.training.optimizer != "adamw",
+        "bitsandbytes' optimizers know nothing of sharded weights",
+        "use adamw (fsdp spreads its state as well)",
+    ),
+    Rule(
+        "fsdp-pissa",
+        ("method", "variant"),
+        lambda r: _fsdp(r) and _pissa(r),
+        "PEFT cannot convert a sharded pissa adapter to an ordinary one",
+        "use variant plain, or sharding ddp",
+    ),
+    Rule(
+        "fsdp-dpo",
+        ("target", "sharding"),
+        lambda r: _fsdp(r) and r.recipe.objective.name == "dpo" and r.target.device != "cpu",
+        "the reference of dpo is asked before the weights are sharded, and would not fit one device",
+        "use sharding ddp (with method qlora, where the base is too large)",
     ),
     Rule(
         "nothing-to-do",
