@@ -163,6 +163,8 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         (*TWO, "target.sharding=fsdp", "method={name: qlora, storage: uint8}"),
         "target.sharding=ddp",
     ),
+    "fsdp-pissa": ((*TWO, "target.sharding=fsdp", "method={name: lora, variant: pissa}"), "target.sharding=ddp"),
+    "fsdp-dpo": ((*DPO, *TWO, "target.sharding=fsdp"), "target.sharding=ddp"),
     "fsdp-across-nodes": ((*TWO, "target.nodes=2", "target.sharding=fsdp"), "target.nodes=1"),
     "fsdp-on-ascend": (("target=ascend-910b", "target.devices=2", "target.sharding=fsdp"), "target=h200"),
     # devices
