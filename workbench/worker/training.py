@@ -22,7 +22,7 @@ from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, energy, trainers
+from workbench.training import checkpoints, energy, speed, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
@@ -68,8 +68,11 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     if isinstance(recipe.objective, Dpo):
         rows = with_reference(rows, model, dtype, bench.pad_id, recipe.evaluation.batch_size, progress)
     work, counts = counting.work_of(model), counting.parameter_counts(model)
+    choices = speed.chosen(bench.resolved, work)
     set_seed(recipe.seed)
-    trainer: Any = trainers.build(recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id)
+    trainer: Any = trainers.build(
+        recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id, choices
+    )
     steps = trainers.length(recipe, len(rows)).steps
     found = checkpoints.newest(run.checkpoints, progress.say) if run.checkpoints.exists() else None
     cut_after(run.metrics, found[1] if found else 0)
@@ -96,7 +99,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         "peak_memory_bytes": recorder.peak_memory_bytes,
         **_energy(recorder, device),
     }
-    files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
+    kept = {"parameters": counts, "work": asdict(work), "choices": asdict(choices), "proof": facts, "cost": cost}
+    files.write_json(run.training, kept)
     results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None)
 
 
