@@ -96,7 +96,7 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "explain", "ledger", "train", "compare"):
+for module in ("desk", "doctor", "explain", "ledger", "train", "compare"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -118,20 +118,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
-    verbs = (
-        "train",
-        "check",
-        "explain",
-        "schema",
-        "bases",
-        "rules",
-        "runs",
-        "show",
-        "compare",
-        "eval",
-        "generate",
-        "data",
-    )
+    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data", "plan",
+             "targets", "rules", "doctor")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),

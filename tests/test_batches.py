@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from workbench.data.batches import CausalCollator, PairCollator, StepSampler, cut_by_tokens
+from workbench.data.batches import FEWEST, CausalCollator, PairCollator, StepSampler, cut_by_tokens, cut_end_to_end
 from workbench.data.rendering import IGNORED
 
 PAD = 99
@@ -114,7 +115,7 @@ def test_micro_batches_cover_every_row_once_within_the_limit() -> None:
     for _ in range(300):
         lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 40))]
         limit = draw.randint(1, 200)
-        groups = cut_by_tokens(lengths, limit)
+        groups = cut_by_tokens(lengths, limit, draw.choice((0, 5, 50, FEWEST)))
         assert sorted(at for group in groups for at in group) == list(range(len(lengths)))
         for group in groups:
             assert len(group) == 1 or max(lengths[at] for at in group) * len(group) <= limit
@@ -128,8 +129,57 @@ def test_a_row_longer_than_the_limit_stands_alone() -> None:
 
 def test_all_rows_fit_in_one_where_the_limit_allows() -> None:
     assert cut_by_tokens([3, 2, 1], 9) == [[0, 1, 2]]
-    assert cut_by_tokens([3, 2, 1], 8) == [[0, 1], [2]]
+    assert cut_by_tokens([4, 2, 2], 8) == [[0], [1, 2]]
     assert cut_by_tokens([], 8) == []
+
+
+def cuts(positions: list[int]) -> Iterator[list[list[int]]]:
+    """Every way to put positions into groups."""
+    if not positions:
+        yield []
+        return
+    first, rest = positions[0], positions[1:]
+    for others in cuts(rest):
+        yield [[first], *others]
+        yield from ([*others[:at], [first, *group], *others[at + 1 :]] for at, group in enumerate(others))
+
+
+@pytest.mark.parametrize("start_tokens", [0, 3, 20, FEWEST])
+def test_no_other_cut_takes_less(start_tokens: int) -> None:
+    """Against every one of the 203 or fewer ways to cut up to six rows."""
+
+    def cost(groups: list[list[int]], lengths: list[int], limit: int) -> float:
+        sizes = [max(lengths[at] for at in group) * len(group) for group in groups]
+        if any(size > limit and len(group) > 1 for size, group in zip(sizes, groups, strict=True)):
+            return math.inf
+        return sum(sizes) + start_tokens * len(groups)
+
+    draw = random.Random(start_tokens)
+    for _ in range(60):
+        lengths = [draw.randint(1, 12) for _ in range(draw.randint(1, 6))]
+        limit = draw.randint(1, 60)
+        found = cost(cut_by_tokens(lengths, limit, start_tokens), lengths, limit)
+        assert found == min(cost(groups, lengths, limit) for groups in cuts(list(range(len(lengths)))))
+
+
+def test_a_start_is_paid_where_it_saves_more_padding() -> None:
+    lengths = [100, 10, 10, 10]
+    assert cut_by_tokens(lengths, 1000, start_tokens=200) == [[0], [1, 2, 3]]  # saves 270
+    assert cut_by_tokens(lengths, 1000, start_tokens=300) == [[0, 1, 2, 3]]
+
+
+def test_rows_end_to_end_fill_what_there_is() -> None:
+    draw = random.Random(1)
+    for _ in range(200):
+        lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 40))]
+        limit = draw.randint(1, 200)
+        groups = cut_end_to_end(lengths, limit)
+        assert sorted(at for group in groups for at in group) == list(range(len(lengths)))
+        sums = [sum(lengths[at] for at in group) for group in groups]
+        assert all(total <= limit or len(group) == 1 for total, group in zip(sums, groups, strict=True))
+        assert all(one + other > limit for at, one in enumerate(sums) for other in sums[:at])  # no two fit into one
+    assert cut_end_to_end([5, 4, 3, 2], 7) == [[0, 3], [1, 2]]
+    assert cut_end_to_end([], 7) == []
 
 
 # ---- next-token training

@@ -42,6 +42,16 @@ def test_listing_and_comparing_a_ledger_is_measured_beside_what_they_import_and_
     assert all(ratio > 1 for name, ratio in found["ratios"].items() if "import" in name)
 
 
+@pytest.mark.slow
+def test_the_workbench_and_a_plain_script_train_on_the_same_tokens_to_the_same_loss(tmp_path: Path) -> None:
+    found = bench(tmp_path, "throughput", "--rows", "16", "--batch-size", "8", "--threads", "1")
+    plain, ours = found["work"]["plain TRL"], found["work"]["workbench"]
+    assert plain["steps"] == ours["steps"] == 2 and plain["rows"] == ours["rows"] == 16
+    assert plain["tokens"] == ours["tokens"] > plain["counted_tokens"] == ours["counted_tokens"] > 0
+    assert plain["final_loss"] == pytest.approx(ours["final_loss"], rel=0.02)
+    assert found["ratios"].keys() == {"plain TRL / workbench"}
+
+
 def test_a_command_that_fails_is_no_figure(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):  # one arm is compared with nothing
         bench(tmp_path, "ledger", "--runs", "2", "--seeds", "1", "--arms", "0", "--items", "40")

@@ -77,6 +77,17 @@ def check(recipe: RecipePath, set_: Overrides = None) -> None:
 
 
 @app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Compile something as well (minutes).")] = False,
+) -> None:
+    """Say what this machine has, what works on it (proved by doing it), and what is missing with its cure."""
+    from workbench.verbs import doctor as verb
+
+    verb.doctor(json, thorough)
+
+
+@app.command()
 def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, recipe, or study.")]) -> None:
     """Say what a field of a recipe (or a study) means, its default and what it may be."""
     from workbench.verbs import explain as verb

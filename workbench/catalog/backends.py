@@ -69,6 +69,10 @@ class BackendRow(Row):
     """Day on which it was looked up."""
 
 
+CAPABILITIES = tuple(name for name, kind in BackendRow.__annotations__.items() if kind == "Support")
+"""The fields that say whether something works."""
+
+
 @cache
 def backends() -> dict[BackendName, BackendRow]:
     """All backends by name."""

@@ -22,6 +22,7 @@ from workbench.data.batches import StepSampler
 from workbench.data.rendering import IGNORED
 from workbench.errors import Problem, TrainingError
 from workbench.training import checkpoints
+from workbench.training.head import CountedHead
 from workbench.training.sharding import Spread
 
 
@@ -72,6 +73,8 @@ class WholeSteps(Spread):
             batch_sampler=self.step_sampler,
             collate_fn=self.step_collator,
             generator=torch.Generator().manual_seed(0),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
@@ -163,7 +166,26 @@ def _count(batch: dict[str, Any], facts: StepFacts) -> None:
     facts.squared_lengths += float((lengths.double() ** 2).sum())
 
 
-class CausalTrainer(WholeSteps, SFTTrainer):  # type: ignore[misc]
+class _CountedSft(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with our head."""
+
+    head: CountedHead
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The micro-batch's share of the step's mean loss. (TRL's own also gathers entropy, accuracy and token counts,
+        which stops an accelerator four times a micro-batch.)"""
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        loss, balance = self.head(model, inputs, num_items_in_batch)
+        loss *= self.accelerator.num_processes  # the count is over all processes, whose gradients are averaged
+        if balance is not None:
+            loss += self.router_aux_loss_coef * balance
+        return loss
+
+
+class CausalTrainer(WholeSteps, _CountedSft):
     """Next-token training on rows of ids and labels (sft and pretrain)."""
 
 

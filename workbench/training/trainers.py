@@ -17,6 +17,8 @@ from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
 from workbench.recipe.schema import Dpo, Recipe
 from workbench.training import sharding
+from workbench.training.head import CountedHead
+from workbench.training.speed import Choices
 from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -39,7 +41,15 @@ def length(recipe: Recipe, num_examples: int) -> Length:
 
 
 def build(
-    recipe: Recipe, model: Any, tokenizer: Any, rows: Any, checkpoints: Path, device: str, dtype: str, pad_id: int
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    checkpoints: Path,
+    device: str,
+    dtype: str,
+    pad_id: int,
+    choices: Choices,
 ) -> WholeSteps:
     """The trainer of a recipe's objective over prepared rows.
 
@@ -52,6 +62,7 @@ def build(
     """
     training, target = recipe.training, recipe.target
     shared = _shared_arguments(recipe, length(recipe, len(rows)).steps, device, dtype) | {
+        **choices.arguments(),
         "output_dir": str(checkpoints),
         "router_aux_loss_coef": _router_loss(training.router_loss, model),
     }
@@ -60,7 +71,7 @@ def build(
         arguments = DPOConfig(
             **shared, beta=recipe.objective.beta, loss_type=[recipe.objective.loss], precompute_ref_log_probs=True
         )
-        pairs = PairCollator(pad_id, target.micro_batch_tokens)
+        pairs = PairCollator(pad_id, target.micro_batch_tokens, choices.start_tokens)
         trainer = PreferenceTrainer(
             model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, data_collator=pairs
         )
@@ -69,11 +80,12 @@ def build(
             model.delete_adapter("ref")  # TRL's copy of the start; our rows hold its log-probabilities already
     else:
         arguments = SFTConfig(**shared, dataset_kwargs={"skip_prepare_dataset": True})
-        causal = CausalCollator(pad_id, target.micro_batch_tokens, target.layout)
+        causal = CausalCollator(pad_id, target.micro_batch_tokens, target.layout, choices.start_tokens)
         trainer = CausalTrainer(
             model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, data_collator=causal
         )
         trainer.step_collator = causal
+        trainer.head = CountedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
     trainer.remove_callback(PrinterCallback)  # our own recorder shows the steps
     _take_part(trainer, target.sharding == "fsdp" and device == "cpu")
     trainer.step_sampler = StepSampler(len(rows), training.batch_size, recipe.seed)
@@ -105,7 +117,6 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "warmup_steps": min(math.ceil(training.warmup_fraction * steps), steps - 1),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "optim": _optimizer(training.optimizer, device),
         "bf16": dtype == "bf16",
         "fp16": dtype == "fp16",
         "use_cpu": device == "cpu",
@@ -120,7 +131,6 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "report_to": "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
         "max_length": None,
         "ddp_find_unused_parameters": False,
         **sharding.arguments(target.sharding, device),
@@ -136,9 +146,3 @@ def _router_loss(weight: float, model: Any) -> float | None:
             Problem("training.router_loss", "this base has no load-balancing loss", "drop the field, or set it to 0")
         )
     return None
-
-
-def _optimizer(name: str, device: str) -> str:
-    if name == "adamw":
-        return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
-    return {"adamw_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}[name]

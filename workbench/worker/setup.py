@@ -20,6 +20,7 @@ from workbench.recipe import pin
 from workbench.recipe.resolved import Resolved, ResolvedSuite
 from workbench.runs import manifest
 from workbench.runs.run import Run
+from workbench.training import speed
 from workbench.training.memory import accelerator
 
 _LOOK_SECONDS = 0.5
@@ -55,6 +56,7 @@ def settle(run: Run, resolved: Resolved) -> int:
     before = files.read_json(run.manifest)["hardware"]["threads"] if run.manifest.exists() else None
     threads = int(before or resolved.recipe.target.threads or _free_threads())
     torch.set_num_threads(threads)
+    speed.settle_products(resolved)
     device = resolved.target.device
     module = accelerator(device)
     if device != "cpu" and (module is None or not module.is_available()):

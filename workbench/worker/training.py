@@ -26,7 +26,7 @@ from workbench.recipe.schema import Dpo, Full, Lora, Qlora
 from workbench.runs import planner
 from workbench.runs.run import Run
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, energy, sharding, trainers
+from workbench.training import checkpoints, energy, sharding, speed, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
@@ -74,8 +74,11 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     if isinstance(recipe.objective, Dpo):
         rows = with_reference(rows, model, dtype, bench.pad_id, recipe.evaluation.batch_size, progress)
     work, counts = counting.work_of(model), counting.parameter_counts(model)
+    choices = speed.chosen(bench.resolved, work)
     set_seed(recipe.seed)
-    trainer: Any = trainers.build(recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id)
+    trainer: Any = trainers.build(
+        recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id, choices
+    )
     steps = trainers.length(recipe, len(rows)).steps
     found = collective.from_main(lambda: _kept(run, progress))
     progress.say(
@@ -98,7 +101,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     if place.here().is_main:
         proof.save_probe(run.probe, probe, logits)
         cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
-        files.write_json(run.training, {"parameters": counts, "work": asdict(work), "proof": facts, "cost": cost})
+        kept = {"parameters": counts, "work": asdict(work), "choices": asdict(choices), "proof": facts, "cost": cost}
+        files.write_json(run.training, kept)
         results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
     collective.wait()
 
