@@ -13,11 +13,11 @@ from trl import DPOConfig, SFTConfig
 from workbench.data.batches import CausalCollator, PairCollator, StepSampler
 from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
+from workbench.plan.disk import KEPT_CHECKPOINTS
 from workbench.recipe.schema import Dpo, Recipe
 from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-_KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": training.checkpoint_every,
-        "save_total_limit": _KEPT_CHECKPOINTS,
+        "save_total_limit": KEPT_CHECKPOINTS,
         "gradient_checkpointing": target.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
         "report_to": "none",

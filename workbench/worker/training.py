@@ -22,13 +22,12 @@ from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, energy, trainers
+from workbench.training import checkpoints, energy, memory, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
+from workbench.worker.preflight import Preflight
 from workbench.worker.setup import Bench
-
-_PROBE_ROWS = 3
 
 
 def train(bench: Bench, tracker: Tracker) -> None:
@@ -81,6 +80,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     )
     if recipe.training.router_loss:
         progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
+    if recipe.training.preflight and not found:
+        trainer.add_callback(Preflight(bench, trainer, steps))
     recorder = _steps(bench, trainer, tracker, steps, found)
     totals = recorder.totals
     facts = proof.prove_trained(model, before)
@@ -111,7 +112,7 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     trainer.add_callback(recorder)
     trainer.add_callback(stopper)
     try:
-        with stopper:
+        with stopper, memory.told(lambda: f"step {trainer.state.global_step + 1}", bench.resolved.recipe, device):
             if found and start >= steps:  # stopped between the last step and the save: the trainer would take one more
                 trainer._load_from_checkpoint(str(found[0]))
             else:
@@ -147,7 +148,7 @@ def _training_loading(bench: Bench) -> Loading:
 
 def _probe_ids(rows: Any) -> list[list[int]]:
     """A few rows from all over the data."""
-    picked = sorted({math.floor(len(rows) * at / _PROBE_ROWS) for at in range(_PROBE_ROWS)})
+    picked = sorted({math.floor(len(rows) * at / proof.PROBE_ROWS) for at in range(proof.PROBE_ROWS)})
     return [
         row["input_ids"] if "input_ids" in row else row["prompt_ids"] + row["chosen_ids"]
         for row in (rows[at] for at in picked)
@@ -157,7 +158,7 @@ def _probe_ids(rows: Any) -> list[list[int]]:
 def _prove(bench: Bench) -> None:
     """Load the saved files afresh and compare their logits with the probe that training left, and with the base's."""
     run, loading = bench.run, _training_loading(bench)
-    rows, memory = proof.load_probe(run.probe)
+    rows, trained = proof.load_probe(run.probe)
     base = None
     if results.is_adapter(run.adapter):
         model = bases.load_model(loading)
@@ -165,7 +166,7 @@ def _prove(bench: Bench) -> None:
         del model
         gc.collect()
     fresh = proof.logits(results.load(loading, run.adapter), rows)
-    facts = proof.prove_saved(memory, fresh, base, loading.dtype)
+    facts = proof.prove_saved(trained, fresh, base, loading.dtype)
     files.write_json(run.proof, files.read_json(run.training)["proof"] | facts)
     error = facts["saved_against_memory"]
     close = "exactly" if error == 0 else f"within {error:.1g} of their spread"
