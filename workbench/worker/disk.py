@@ -77,7 +77,7 @@ def shown(count: float) -> str:
 def _saved_bytes(model: Any) -> int:
     """Of the weights that a checkpoint holds: the adapter's, or all of them (shared ones once)."""
     weights = get_peft_model_state_dict(model).values() if isinstance(model, peft.PeftModel) else model.parameters()
-    return sum(weight.numel() * weight.elementshown() for weight in weights)
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def _tokenizer_bytes(directory: Path) -> int:
