@@ -90,7 +90,7 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         trainer, rows = self.trainer, self.trainer.train_dataset
         kept = {name: copy.deepcopy(getattr(trainer, name)) for name in ("_metrics", "_total_train_tokens")}
         trainer.current_gradient_accumulation_steps = 1  # the trainer's loop sets it step by step
-        sequences, lengths = _lengths(rows)
+        sequences, lengths = lengths_of(rows)
         recipe = self.bench.resolved.recipe
         most = math.ceil(recipe.training.batch_size / trainer.accelerator.num_processes)
         groups = heaviest(lengths, recipe.target.micro_batch_tokens // sequences, most)
@@ -123,8 +123,8 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         trainer.model_wrapped.zero_grad()
 
 
-def _lengths(rows: Any) -> tuple[int, Sequence[int]]:
-    """Sequences that a row becomes, and the length of one, in tokens, by row."""
+def lengths_of(rows: Any) -> tuple[int, Sequence[int]]:
+    """Of prepared rows: sequences that a row becomes, and the length of one, in tokens, by row."""
 
     def column(name: str) -> Any:
         return pc.list_value_length(rows.data.column(name)).to_numpy()

@@ -13,9 +13,8 @@ from transformers import set_seed
 
 from workbench import bases, files
 from workbench.bases import Loading
-from workbench.data.contamination import Guard
-from workbench.data.prepare import Prepared, prepare
-from workbench.evaluation.items import questions, suite_fingerprint
+from workbench.data.prepare import Prepared
+from workbench.evaluation.items import suite_fingerprint
 from workbench.methods import counting, proof, results
 from workbench.methods.apply import apply
 from workbench.plan.cost import Work, forward_flops, training_flops
@@ -27,7 +26,7 @@ from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
 from workbench.worker.preflight import Preflight
-from workbench.worker.setup import Bench
+from workbench.worker.setup import Bench, rows_of
 
 
 def train(bench: Bench, tracker: Tracker) -> None:
@@ -41,14 +40,6 @@ def train(bench: Bench, tracker: Tracker) -> None:
         gc.collect()
     _prove(bench)
     shutil.rmtree(run.pissa_start, ignore_errors=True)
-
-
-def rows_of(bench: Bench) -> Prepared:
-    """The recipe's rows as token ids, from the cache where they are there."""
-    asked = bench.resolved.recipe.data.max_length
-    max_length = min(asked, bench.context) if asked else bench.context
-    guard = Guard.of(questions(bench.items))
-    return prepare(bench.resolved, bench.renderer(bench.template), max_length, guard, bench.progress)
 
 
 def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
