@@ -104,8 +104,7 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     for item in items:
         messages = scorer.renderer.with_shots(item.shots, item.messages)
         prompt = scorer.renderer.prompt(messages)
-        for option in item.options:
-            pairs.append((prompt, option_ids(task, item, scorer, messages, option, prompt)))
+        pairs += [(prompt, option_ids(task, item, scorer, messages, option, prompt)) for option in item.options]
         lengths.append(sum(map(len, pairs[item.options.index(item.expected) - len(item.options)])))
     scores = iter(_logprobs(scorer, pairs, task.id))
     rows = []
