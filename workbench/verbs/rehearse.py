@@ -28,7 +28,7 @@ def rehearse(recipe: Path, overrides: Sequence[str], root: Path, keep: Path | No
     console.print(f"rehearsing {markup(resolved.name)} ...", style="dim")
     found = _looked_up(start_found(resolved, root))
     with tempfile.TemporaryDirectory() as folder:  # a command line takes only so many bytes
-        asked = Path(folder) / "resolved.json"
+        asked = Path(folder) / "asked.json"
         files.write_json(asked, found.model_dump(mode="json"))
         kept = [] if keep is None else [str(_made(keep))]
         sys.exit(local.run_bench("workbench.worker.rehearse", str(asked), str(root.absolute()), *kept))

@@ -12,6 +12,7 @@ from pathlib import Path
 from workbench.errors import Problem
 from workbench.launch import local
 from workbench.runs.run import Run
+from workbench.training import checkpoints
 from workbench.worker.stage_lines import Lines
 
 _PAUSE_SECONDS = 0.01
@@ -28,12 +29,12 @@ def first_half(run: Run, base: bool) -> Milestones:
     Args:
         base: whether the untouched base is scored first.
     """
-    scored = ("base scored", lambda: any(run.path.parent.glob("base-*/status.json")))
+    scored = ("base scored", lambda: any(Run(path).is_finished() for path in run.path.parent.glob("base-*")))
     return [
         *([scored] if base else []),
         ("prepare", run.data.exists),
         ("train", lambda: run.metrics.exists() and b"\n" in run.metrics.read_bytes()),
-        ("checkpoint", lambda: any(run.checkpoints.glob("*/sealed.json"))),
+        ("checkpoint", lambda: any(run.checkpoints.glob(f"*/{checkpoints.SEAL}"))),
     ]
 
 
@@ -52,7 +53,13 @@ def follow(run: Run, folder: Path, milestones: Milestones, lines: Lines, kill: b
     Returns:
         Whether all went well.
     """
-    environment = os.environ | {"WORKBENCH_CACHE": str(folder / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    temporary = folder / "temporary"  # a killed process leaves what it made there
+    temporary.mkdir(exist_ok=True)
+    environment = os.environ | {
+        "WORKBENCH_CACHE": str(folder / "cache"),
+        "TMPDIR": str(temporary),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     said = folder / "output.txt"
     waiting = list(milestones)
     since = time.monotonic()
