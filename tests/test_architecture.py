@@ -118,7 +118,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
-    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data", "rehearse")
+    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
+             "rehearse")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),

@@ -147,10 +147,9 @@ def test_pairs_and_raw_text_and_a_base_that_is_only_scored_pass(
         [{"text": "the cat sat on the mat. " * 400}, {"text": "the dog ran."}],
         "text",
         objective="pretrain",
-        base={"init": "random"},
         method="full",
     )
-    passed(rehearse(workbench, text), "base scored", "evaluate")
+    passed(rehearse(workbench, text, "base.init=random"), "base scored", "evaluate")
 
 
 @pytest.mark.slow
