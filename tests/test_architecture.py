@@ -22,6 +22,7 @@ HIDDEN_IMPORTS = {
     ("workbench.worker.exact", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.generate", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.show_data", "*"): "errors of the imports are told in words; libraries are quietened first",
+    ("workbench.worker.rehearse", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.evaluation.harness", "lm_eval"): "an extra that need not be installed",
     ("workbench.tracking.tracker", "workbench.tracking.wandb"): "W&B is loaded only by runs that are tracked there",
 }
@@ -118,8 +119,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
-    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data", "plan",
-             "targets", "rules", "doctor")  # fmt: skip
+    verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
+             "plan", "targets", "rules", "doctor", "rehearse")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),

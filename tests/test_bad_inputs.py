@@ -258,7 +258,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk(place: Path, small_disk: Path, workbench: Callable[..., Outcome]) -> None:
     """The disk fills up at the first checkpoint or at the save; with room again, the same command finishes."""
     arguments = ("train", "recipe.yaml", "--runs", str(small_disk), "--set", "method=full", "--set",
-                 "training.checkpoint_every=1")  # fmt: skip
+                 "training.checkpoint_every=1", "--set", "training.preflight=false")  # fmt: skip
     outcome = workbench(*arguments)
     _one_clear_message(outcome, Bad("", ("No space left", "disk")))
     assert not list(small_disk.glob("*/adapter"))

@@ -100,6 +100,26 @@ def test_every_recipe_from_the_hub_runs_offline_from_its_cache(
     assert run.suites()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen-qlora", "qwen-dpo", "qwen-pretrain"])
+def test_a_recipe_from_the_hub_is_rehearsed_without_its_weights(
+    name: str, hub: None, workbench: Callable[..., Outcome]
+) -> None:
+    """Tokenizer and configuration are there, the weights not yet: the twin needs none."""
+    snapshots = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/model.safetensors")
+    moved = [path.rename(path.with_name("away")) for path in list(snapshots)]
+    try:
+        settings = ["data.fraction=1.0", "data.max_length=500"]
+        outcome = workbench("rehearse", f"recipes/{name}.yaml", *(part for s in settings for part in ("--set", s)))
+    finally:
+        for path in moved:
+            path.rename(path.with_name("model.safetensors"))
+    assert outcome.status == 0, outcome.output
+    assert "its weights are not on this machine yet" in outcome.output
+    assert "rehearsed in" in outcome.output
+    assert not Path("runs").exists()
+
+
 def test_what_is_not_in_the_cache_is_said_with_the_command_that_fetches_it(workbench: Callable[..., Outcome]) -> None:
     outcome = workbench("train", "recipes/qwen-lora.yaml", "--set", "base=Qwen/Qwen3-1.7B", "--set", "target=cpu")
     assert outcome.status == 2

@@ -24,8 +24,7 @@ from workbench.runs.run import Run, without_measured
 from workbench.tracking.tracker import NullTracker
 from workbench.training import checkpoints
 from workbench.worker import stages
-from workbench.worker.setup import set_up
-from workbench.worker.training import rows_of
+from workbench.worker.setup import rows_of, set_up
 
 
 @pytest.fixture(scope="module")

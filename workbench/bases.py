@@ -151,8 +151,19 @@ def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, in words
         **options,
     )
+    if facts["mismatched_keys"]:
+        name, stored, wanted = sorted(facts["mismatched_keys"])[0]
+        raise BaseError(
+            Problem(
+                documents.display(loading.directory),
+                f"{len(facts['mismatched_keys'])} weights are of other sizes than config.json says (such as {name}: "
+                f"{list(stored)}, not {list(wanted)})",
+                "the files and config.json do not belong together",
+            )
+        )
     if facts["missing_keys"]:
         missing = ", ".join(sorted(facts["missing_keys"])[:3])
         raise BaseError(

@@ -88,6 +88,20 @@ def doctor(
 
 
 @app.command()
+def rehearse(
+    recipe: RecipePath,
+    set_: Overrides = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep what was made, in a new directory.")] = None,
+    runs: Root = _RUNS,
+) -> None:
+    """Go through every stage of a run in about a minute, on a small twin of the base with the longest of the real rows;
+    all rows and items are read. Nothing is left behind."""
+    from workbench.verbs import rehearse as verb
+
+    verb.rehearse(recipe, set_ or [], runs, keep)
+
+
+@app.command()
 def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, recipe, or study.")]) -> None:
     """Say what a field of a recipe (or a study) means, its default and what it may be."""
     from workbench.verbs import explain as verb

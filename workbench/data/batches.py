@@ -85,6 +85,19 @@ def cut_end_to_end(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     return groups
 
 
+def heaviest(lengths: Sequence[int], most_tokens: int, most_rows: int) -> list[list[int]]:
+    """The micro-batches that `cut_by_tokens` could at worst give of any steps over these rows: the one with the longest
+    rows, and the one with the most tokens, padding included, where that is another (row positions)."""
+    order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
+
+    def rows(first: int) -> int:
+        fit = most_tokens // lengths[order[first]]
+        return max(1, min(fit, most_rows, len(order) - first))
+
+    fullest = max(range(len(order)), key=lambda first: lengths[order[first]] * rows(first))
+    return [order[first : first + rows(first)] for first in sorted({0, fullest})]
+
+
 class CausalCollator:
     """Rows of one step -> micro-batches of tensors for next-token training."""
 

@@ -43,11 +43,7 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
     extra: dict[str, str] = {}
     began = time.monotonic()
     for one in loaded:
-        scorer = scorers[one.task.id]
-        try:
-            made, digest = _score(one, suite, scorer)
-        except UnusableError as error:
-            raise EvaluationError(Problem(f"suite {suite.name} task {one.task.id}", f"an item {error}")) from None
+        made, digest = score(one, suite, scorers[one.task.id])
         extra[one.task.id] = digest
         rows += [{"task": one.task.id, **row} for row in made]
         tasks[one.task.id] = _summary(one, made)
@@ -67,7 +63,19 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
     return Evaluation(rows, results)
 
 
-def _score(one: TaskItems, suite: ResolvedSuite, scorer: Scorer) -> tuple[list[Row], str]:
+def score(one: TaskItems, suite: ResolvedSuite, scorer: Scorer) -> tuple[list[Row], str]:
+    """One task's rows, and a hash over what it asked where its items are not ours.
+
+    Raises:
+        EvaluationError: as `evaluate`.
+    """
+    try:
+        return _rows_of(one, suite, scorer)
+    except UnusableError as error:
+        raise EvaluationError(Problem(f"suite {suite.name} task {one.task.id}", f"an item {error}")) from None
+
+
+def _rows_of(one: TaskItems, suite: ResolvedSuite, scorer: Scorer) -> tuple[list[Row], str]:
     match one.task:
         case Heldout():
             return scoring.heldout(one.task, one.items, scorer), ""

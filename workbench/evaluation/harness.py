@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from workbench import documents
 from workbench.catalog.suites import LOWER_IS_BETTER, LmEval
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.scoring import Row, Scorer
@@ -25,32 +26,24 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
     Raises:
         EvaluationError: the extra is not installed, there is no such task, or its metric is not one value a document.
     """
+    manager, name = find(task, folder)
     # Imported here: an optional extra, and seconds of import for whoever does not use it.
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise EvaluationError(
-            Problem(f"task {task.id}", "lm-evaluation-harness is not installed", "pip install 'workbench[lm-eval]'")
-        ) from None
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
     local = folder / task.task
-    is_local = local.suffix in (".yaml", ".yml")
-    if is_local and not local.is_file():
-        raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
     language_model = HFLM(
         pretrained=scorer.model,
         tokenizer=_templated(scorer),
         batch_size=scorer.batch_size,
         max_length=scorer.max_length,
     )
-    manager = TaskManager(include_path=str(local.parent), include_defaults=False) if is_local else TaskManager()
     try:
         # Paths in a task file are relative to it; the library takes them as relative to the working directory.
-        with contextlib.chdir(local.parent) if is_local else contextlib.nullcontext():
+        with contextlib.chdir(local.parent) if _is_local(local) else contextlib.nullcontext():
             found = lm_eval.simple_evaluate(
                 model=language_model,
-                tasks=[_name_in(manager, local) if is_local else task.task],
+                tasks=[name],
                 num_fewshot=task.fewshot,
                 limit=task.max_items,
                 task_manager=manager,
@@ -66,6 +59,39 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
         ) from None
     _refuse_other_direction(task, found["higher_is_better"])
     return _rows(task, found["samples"])
+
+
+def find(task: LmEval, folder: Path) -> tuple[Any, str]:
+    """The library's index of tasks, and what it calls this one.
+
+    Args:
+        folder: of the suite; a path to a task file is relative to it.
+
+    Raises:
+        EvaluationError: the extra is not installed, or there is no such task.
+    """
+    # Imported here: an optional extra, and seconds of import for whoever does not use it.
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise EvaluationError(
+            Problem(f"task {task.id}", "lm-evaluation-harness is not installed", "pip install 'workbench[lm-eval]'")
+        ) from None
+    local = folder / task.task
+    if _is_local(local):
+        if not local.is_file():
+            raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
+        manager = TaskManager(include_path=str(local.parent), include_defaults=False)
+        return manager, _name_in(manager, local)
+    manager = TaskManager()
+    if not manager.match_tasks([task.task]):
+        advice = documents.did_you_mean(task.task, manager.all_tasks)
+        raise EvaluationError(Problem(f"task {task.id}", f"lm-evaluation-harness has no task {task.task!r}", advice))
+    return manager, task.task
+
+
+def _is_local(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml")
 
 
 def _refuse_other_direction(task: LmEval, directions: dict[str, dict[str, bool]]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from workbench import bases, collective, fingerprint
 from workbench.catalog.suites import Choice, Generate, Heldout
+from workbench.data.formats import Message
 from workbench.data.rendering import Renderer
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.items import Item
@@ -57,7 +58,7 @@ def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     owners: list[int] = []
     for at, item in enumerate(items):
         ids = scorer.renderer.text_ids(item.text)
-        _refuse_lossy(scorer.renderer, ids, item, task)
+        refuse_lossy(scorer.renderer, ids, item, task)
         width = scorer.max_length - len(start)
         for first in range(0, len(ids), width):
             pairs.append((start, ids[first : first + width]))
@@ -73,7 +74,8 @@ def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     return rows
 
 
-def _refuse_lossy(renderer: Renderer, ids: list[int], item: Item, task: Heldout) -> None:
+def refuse_lossy(renderer: Renderer, ids: list[int], item: Item, task: Heldout) -> None:
+    """Raise unless the tokens stand for the item's very text, as `heldout` needs it."""
     control = renderer.special_ids.intersection(ids) - {renderer.tokenizer.unk_token_id}
     if control:
         raise EvaluationError(
@@ -102,17 +104,7 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     for item in items:
         messages = scorer.renderer.with_shots(item.shots, item.messages)
         prompt = scorer.renderer.prompt(messages)
-        for option in item.options:
-            ids = scorer.renderer.answer_ids(messages, option, prompt)
-            if len(prompt) + len(ids) > scorer.max_length:
-                raise EvaluationError(
-                    Problem(
-                        f"task {task.id} item {item.id}",
-                        f"is {len(prompt) + len(ids)} tokens long, the base takes {scorer.max_length}",
-                        "choose shorter items, or a base with a longer context",
-                    )
-                )
-            pairs.append((prompt, ids))
+        pairs += [(prompt, option_ids(task, item, scorer, messages, option, prompt)) for option in item.options]
         lengths.append(sum(map(len, pairs[item.options.index(item.expected) - len(item.options)])))
     scores = iter(_logprobs(scorer, pairs, task.id))
     rows = []
@@ -143,6 +135,26 @@ def choice(task: Choice, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     return rows
 
 
+def option_ids(
+    task: Choice, item: Item, scorer: Scorer, messages: Sequence[Message], option: str, prompt: list[int]
+) -> list[int]:
+    """The ids of an option after its prompt.
+
+    Raises:
+        EvaluationError: together they are longer than the base takes.
+    """
+    ids = scorer.renderer.answer_ids(messages, option, prompt)
+    if len(prompt) + len(ids) > scorer.max_length:
+        raise EvaluationError(
+            Problem(
+                f"task {task.id} item {item.id}",
+                f"is {len(prompt) + len(ids)} tokens long, the base takes {scorer.max_length}",
+                "choose shorter items, or a base with a longer context",
+            )
+        )
+    return ids
+
+
 def generate(task: Generate, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     """Greedy answers, extracted and compared exactly."""
     renderer = scorer.renderer
@@ -163,7 +175,12 @@ def generate(task: Generate, items: Sequence[Item], scorer: Scorer) -> list[Row]
     return [_generated(task, item, len(prompts[at]), answers.get(at)) for at, item in enumerate(items)]
 
 
-def _generated(task: Generate, item: Item, tokens: int, made: tuple[str, bool] | None) -> Row:
+def expected_answer(task: Generate, item: Item) -> str:
+    """What an answer is compared with.
+
+    Raises:
+        EvaluationError: the extraction finds nothing in it.
+    """
     expected = extract(task.extract, item.expected)
     if expected is None:
         raise EvaluationError(
@@ -173,6 +190,11 @@ def _generated(task: Generate, item: Item, tokens: int, made: tuple[str, bool] |
                 "mend the regex: it is applied to the expected answer as well",
             )
         )
+    return expected
+
+
+def _generated(task: Generate, item: Item, tokens: int, made: tuple[str, bool] | None) -> Row:
+    expected = expected_answer(task, item)
     if made is None:
         return _generated_row(item, tokens, 0.0, "error", expected, None, "") | {"reason": "the prompt is too long"}
     output, ended = made

@@ -87,7 +87,7 @@ def _started(model: Any, method: Section, start: Path) -> Any:
     weights do not fix)."""
     assert isinstance(method, Lora | Qlora), "only they have init_from"
     config = peft.PeftConfig.from_pretrained(str(start))
-    _same_shape(config, method)
+    same_shape(config, method)
     config.lora_dropout = method.dropout
     try:
         return peft.PeftModel.from_pretrained(model, str(start), is_trainable=True, config=config)
@@ -96,7 +96,12 @@ def _started(model: Any, method: Section, start: Path) -> Any:
         raise MethodError(Problem("method.init_from", f"its adapter does not fit this base: {reason}")) from None
 
 
-def _same_shape(config: Any, method: Lora | Qlora) -> None:
+def same_shape(config: Any, method: Lora | Qlora) -> None:
+    """Refuse to go on from an adapter of another kind, rank, scale or variant than the recipe says.
+
+    Raises:
+        MethodError: with every difference.
+    """
     if not isinstance(config, peft.LoraConfig):
         kind = getattr(config.peft_type, "value", config.peft_type)
         raise MethodError(

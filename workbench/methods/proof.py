@@ -22,6 +22,7 @@ from workbench.methods.targets import adapted
 
 _TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
 """Largest difference of logits, relative to their spread, between the saved files and the model in memory."""
+PROBE_ROWS = 3
 _PROBE_TOKENS = 64
 _START_WEIGHTS = ("lora_A",)
 """Weights that may move while the update stays zero: they do not show that a place was trained."""
@@ -73,6 +74,11 @@ def prove_trained(model: Any, before: dict[str, str]) -> dict[str, Any]:
 
 def _belongs(weight: str, place: str) -> bool:
     return weight.removeprefix("base_model.model.").startswith(f"{place}.")
+
+
+def probe_bytes(vocabulary: int) -> int:
+    """Of a probe on the disk, at most: logits in fp32."""
+    return PROBE_ROWS * _PROBE_TOKENS * vocabulary * 4
 
 
 def probe_rows(rows: Sequence[Sequence[int]]) -> list[list[int]]:

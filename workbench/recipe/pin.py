@@ -60,6 +60,12 @@ def pin_base(resolved: Resolved) -> tuple[ResolvedBase, dict[str, str]]:
     return base, fingerprint.of_files(paths, folder)
 
 
+def without_weights(resolved: Resolved) -> Resolved:
+    """The recipe as from random weights: whatever is looked up for it then, the base's weights are not fetched."""
+    base = resolved.recipe.base.model_copy(update={"init": "random"})
+    return resolved.model_copy(update={"recipe": resolved.recipe.model_copy(update={"base": base})})
+
+
 def _patterns_of(resolved: Resolved) -> list[str]:
     """The files of a base that the run needs: no weights for a random one, code only where the recipe trusts it."""
     patterns = list(hub.MODEL_FILES)

@@ -54,7 +54,7 @@ def planned(resolved: Resolved, root: Path) -> Planned:
     Raises:
         UserError: something is not there, or cannot be fetched; the run to start from was trained on another base.
     """
-    resolved, contents = pin.pin(_start_found(resolved, root))
+    resolved, contents = pin.pin(start_found(resolved, root))
     facts = identity(resolved, contents)
     _refuse_other_base(resolved, facts)
     return Planned(resolved, contents, facts)
@@ -69,7 +69,7 @@ def is_scored(run: Run, suite: ResolvedSuite | None) -> bool:
     )
 
 
-def _start_found(resolved: Resolved, root: Path) -> Resolved:
+def start_found(resolved: Resolved, root: Path) -> Resolved:
     """`method.init_from` as the directory of the run that it names."""
     start = getattr(resolved.recipe.method, "init_from", None)
     if start is None or Path(start).is_absolute():

@@ -17,6 +17,7 @@ MEASURED = frozenset(
         "tokens_per_second",
         "memory_bytes",
         "peak_memory_bytes",
+        "preflight_peak_memory_bytes",
         "started",
         "ended",
         "devices",
@@ -85,6 +86,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Resumable states."""
         return self.path / "checkpoints"
+
+    @property
+    def preflight(self) -> Path:
+        """What was tried before the first step, and what it took."""
+        return self.path / "preflight.json"
 
     @property
     def adapter(self) -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 from workbench import files
 from workbench.errors import RunError
 
-_SEAL = "sealed.json"
+SEAL = "sealed.json"
+"""Written last into a checkpoint."""
 
 
 def seal_newest(folder: str | Path, step: int) -> None:
@@ -21,7 +22,7 @@ def seal_newest(folder: str | Path, step: int) -> None:
         if file.is_file():
             files.flush(file)
             hashes[file.relative_to(path).as_posix()] = _digest(file)
-    files.write_json(path / _SEAL, {"step": step, "files": hashes})
+    files.write_json(path / SEAL, {"step": step, "files": hashes})
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, int] | None:
@@ -37,10 +38,10 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, int] | None:
 
 
 def _flaw(path: Path) -> str | None:
-    if not (path / _SEAL).exists():
+    if not (path / SEAL).exists():
         return "it was not finished"
     try:
-        sealed = files.read_json(path / _SEAL)["files"].items()
+        sealed = files.read_json(path / SEAL)["files"].items()
     except (RunError, TypeError, KeyError, AttributeError):
         return "its seal is damaged"
     for name, digest in sealed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,9 @@ from workbench.data.batches import CausalCollator, PairCollator, StepSampler
 from workbench.data.sharing import SharedCollator
 from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
+from workbench.plan import steps
+from workbench.plan.disk import KEPT_CHECKPOINTS
+from workbench.plan.steps import Length
 from workbench.recipe.schema import Dpo, Recipe
 from workbench.training import sharding
 from workbench.training.head import CountedHead
@@ -22,22 +24,12 @@ from workbench.training.speed import Choices
 from workbench.training.steps import CausalTrainer, PreferenceTrainer, WholeSteps
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-_KEPT_CHECKPOINTS = 2
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long training is."""
-
-    steps: int
-    steps_per_epoch: int
 
 
 def length(recipe: Recipe, num_examples: int) -> Length:
-    """Optimizer steps in all and in an epoch; an epoch's last step is short."""
-    per_epoch = math.ceil(num_examples / recipe.training.batch_size)
-    steps = recipe.training.steps or math.ceil((recipe.training.epochs or 1.0) * per_epoch)
-    return Length(steps, per_epoch)
+    """How long a recipe walks over so many examples."""
+    training = recipe.training
+    return steps.length(num_examples, training.batch_size, training.epochs, training.steps)
 
 
 def build(
@@ -104,17 +96,17 @@ def _take_part(trainer: WholeSteps, shards_itself: bool) -> None:
     trainer.accelerator.gather = trainer.accelerator.gather_for_metrics = lambda value, **_: value
 
 
-def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> dict[str, Any]:
+def _shared_arguments(recipe: Recipe, num_steps: int, device: str, dtype: str) -> dict[str, Any]:
     """What the trainers of all objectives are told."""
     training, target = recipe.training, recipe.target
     return {
-        "max_steps": steps,
+        "max_steps": num_steps,
         "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 1,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": _SCHEDULES[training.schedule],
         # the last step is never one of them: a run of one step would move nothing
-        "warmup_steps": min(math.ceil(training.warmup_fraction * steps), steps - 1),
+        "warmup_steps": min(math.ceil(training.warmup_fraction * num_steps), num_steps - 1),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "bf16": dtype == "bf16",
@@ -125,7 +117,7 @@ def _shared_arguments(recipe: Recipe, steps: int, device: str, dtype: str) -> di
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": training.checkpoint_every,
-        "save_total_limit": _KEPT_CHECKPOINTS,
+        "save_total_limit": KEPT_CHECKPOINTS,
         "gradient_checkpointing": target.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
         "report_to": "none",

@@ -105,8 +105,8 @@ def _templates(bench: Bench) -> dict[str, str | None]:
     return found
 
 
-def _score_model(bench: Bench, run: Run, model: Any) -> None:
-    assert bench.suite is not None
+def scorers(bench: Bench, model: Any) -> dict[str, Scorer]:
+    """A model by the id of each task that asks it."""
     base = Scorer(
         model=model,
         renderer=bench.renderer(bench.template),
@@ -115,8 +115,12 @@ def _score_model(bench: Bench, run: Run, model: Any) -> None:
         batch_size=bench.resolved.recipe.evaluation.batch_size,
         progress=bench.progress,
     )
-    scorers = {name: replace(base, renderer=bench.renderer(template)) for name, template in _templates(bench).items()}
-    done = evaluate(bench.suite, bench.items, scorers, _conditions(bench))
+    return {name: replace(base, renderer=bench.renderer(template)) for name, template in _templates(bench).items()}
+
+
+def _score_model(bench: Bench, run: Run, model: Any) -> None:
+    assert bench.suite is not None
+    done = evaluate(bench.suite, bench.items, scorers(bench, model), _conditions(bench))
     if place.here().is_main:
         _write(bench, run, done)
     collective.wait()

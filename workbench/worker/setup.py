@@ -11,10 +11,12 @@ import torch
 
 from workbench import bases, collective, files, fingerprint, place
 from workbench.bases import Loading
+from workbench.data.contamination import Guard
+from workbench.data.prepare import Prepared, prepare
 from workbench.data.rendering import Renderer
 from workbench.errors import Problem, RunError
 from workbench.evaluation import items as suite_items
-from workbench.evaluation.items import TaskItems
+from workbench.evaluation.items import TaskItems, questions
 from workbench.progress import Progress
 from workbench.recipe import pin
 from workbench.recipe.resolved import Resolved, ResolvedSuite
@@ -119,6 +121,14 @@ def set_up(run: Run, resolved: Resolved, suite: ResolvedSuite | None, progress: 
 def _stated(storage: str) -> str:
     """The type that 4-bit weights lie in while nothing is sharded."""
     return "uint8" if storage == "auto" else storage
+
+
+def rows_of(bench: Bench) -> Prepared:
+    """The recipe's rows as token ids, from the cache where they are there."""
+    asked = bench.resolved.recipe.data.max_length
+    max_length = min(asked, bench.context) if asked else bench.context
+    guard = Guard.of(questions(bench.items))
+    return prepare(bench.resolved, bench.renderer(bench.template), max_length, guard, bench.progress)
 
 
 def _is_asked(resolved: Resolved, suite: ResolvedSuite | None) -> bool:

@@ -24,8 +24,7 @@ def main() -> int:
         from workbench.progress import Progress
         from workbench.recipe.resolved import Resolved
         from workbench.runs.run import Run
-        from workbench.worker.setup import set_up
-        from workbench.worker.training import rows_of
+        from workbench.worker.setup import rows_of, set_up
 
         resolved = Resolved.model_validate_json(sys.argv[1], strict=False)
         with tempfile.TemporaryDirectory() as folder, Progress() as progress:

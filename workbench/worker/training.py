@@ -14,9 +14,8 @@ from transformers import set_seed
 
 from workbench import bases, collective, files, place
 from workbench.bases import Loading
-from workbench.data.contamination import Guard
-from workbench.data.prepare import Prepared, prepare
-from workbench.evaluation.items import questions, suite_fingerprint
+from workbench.data.prepare import Prepared
+from workbench.evaluation.items import suite_fingerprint
 from workbench.methods import counting, proof, results
 from workbench.methods.apply import apply
 from workbench.plan.cost import Work, forward_flops, training_flops
@@ -26,13 +25,12 @@ from workbench.recipe.schema import Dpo, Full, Lora, Qlora
 from workbench.runs import planner
 from workbench.runs.run import Run
 from workbench.tracking.tracker import Tracker
-from workbench.training import checkpoints, energy, sharding, speed, trainers
+from workbench.training import checkpoints, energy, memory, sharding, speed, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
-from workbench.worker.setup import Bench
-
-_PROBE_ROWS = 3
+from workbench.worker.preflight import Preflight
+from workbench.worker.setup import Bench, rows_of
 
 
 def train(bench: Bench, tracker: Tracker) -> None:
@@ -48,14 +46,6 @@ def train(bench: Bench, tracker: Tracker) -> None:
         gc.collect()
     collective.from_main(lambda: _prove(bench))
     collective.from_main(lambda: shutil.rmtree(run.pissa_start, ignore_errors=True))
-
-
-def rows_of(bench: Bench) -> Prepared:
-    """The recipe's rows as token ids, from the cache where they are there."""
-    asked = bench.resolved.recipe.data.max_length
-    max_length = min(asked, bench.context) if asked else bench.context
-    guard = Guard.of(questions(bench.items))
-    return prepare(bench.resolved, bench.renderer(bench.template), max_length, guard, bench.progress)
 
 
 def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
@@ -91,6 +81,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         progress.say("training.router_loss is taken per micro-batch: target.micro_batch_tokens matters to the result")
     if not place.here().is_main:
         torch.manual_seed(recipe.seed + place.here().rank)  # else every process would drop out the same
+    if recipe.training.preflight and not found:
+        trainer.add_callback(Preflight(bench, trainer, steps))
     recorder = _steps(bench, trainer, tracker, steps, found)
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
@@ -127,7 +119,7 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     trainer.add_callback(recorder)
     trainer.add_callback(stopper)
     try:
-        with stopper:
+        with stopper, memory.told(lambda: f"step {trainer.state.global_step + 1}", bench.resolved.recipe, device):
             if found and start >= steps:  # stopped between the last step and the save: the trainer would take one more
                 trainer._load_from_checkpoint(str(found[0]))
             else:
@@ -184,7 +176,7 @@ def _training_loading(bench: Bench) -> Loading:
 
 def _probe_ids(rows: Any) -> list[list[int]]:
     """A few rows from all over the data."""
-    picked = sorted({math.floor(len(rows) * at / _PROBE_ROWS) for at in range(_PROBE_ROWS)})
+    picked = sorted({math.floor(len(rows) * at / proof.PROBE_ROWS) for at in range(proof.PROBE_ROWS)})
     return [
         row["input_ids"] if "input_ids" in row else row["prompt_ids"] + row["chosen_ids"]
         for row in (rows[at] for at in picked)
@@ -194,7 +186,7 @@ def _probe_ids(rows: Any) -> list[list[int]]:
 def _prove(bench: Bench) -> None:
     """Load the saved files afresh and compare their logits with the probe that training left, and with the base's."""
     run, loading = bench.run, replace(_training_loading(bench), device=bench.loading.device)
-    rows, memory = proof.load_probe(run.probe)
+    rows, trained = proof.load_probe(run.probe)
     base = None
     if results.is_adapter(run.adapter):
         model = bases.load_model(loading)
@@ -202,7 +194,7 @@ def _prove(bench: Bench) -> None:
         del model
         gc.collect()
     fresh = proof.logits(results.load(loading, run.adapter), rows)
-    facts = proof.prove_saved(memory, fresh, base, loading.dtype)
+    facts = proof.prove_saved(trained, fresh, base, loading.dtype)
     files.write_json(run.proof, files.read_json(run.training)["proof"] | facts)
     error = facts["saved_against_memory"]
     close = "exactly" if error == 0 else f"within {error:.1g} of their spread"
