@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench import collective, fingerprint
+from workbench import bases, collective, fingerprint
 from workbench.catalog.suites import LOWER_IS_BETTER, Choice, Generate, Heldout, LmEval
 from workbench.compare import statistics
 from workbench.data.formats import UnusableError
+from workbench.data.rendering import Renderer
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation import harness, scoring
 from workbench.evaluation.items import METRIC_VERSION, TaskItems, questions_fingerprint, suite_fingerprint
@@ -26,6 +27,12 @@ class Evaluation:
     rows: list[Row]
     """All tasks' rows, each with its `task`."""
     results: dict[str, Any]
+
+
+def prompt_fingerprint(renderer: Renderer) -> str:
+    """What prompts look like beside their texts: the template and the recipe's system message."""
+    template = bases.template_fingerprint(renderer.template)
+    return template if renderer.system is None else fingerprint.of_value([template, renderer.system])
 
 
 def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, Scorer], conditions: Any) -> Evaluation:
@@ -48,7 +55,7 @@ def evaluate(suite: ResolvedSuite, loaded: list[TaskItems], scorers: dict[str, S
         rows += [{"task": one.task.id, **row} for row in made]
         tasks[one.task.id] = _summary(one, made)
     items = suite_fingerprint(suite, loaded)
-    templates = {name: scoring.prompt_fingerprint(scorer.renderer) for name, scorer in scorers.items()}
+    templates = {name: prompt_fingerprint(scorer.renderer) for name, scorer in scorers.items()}
     results = {
         "suite": suite.name,
         "fingerprint": fingerprint.of_value([items, extra]) if any(extra.values()) else items,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from workbench import bases, collective, fingerprint
+from workbench import collective
 from workbench.catalog.suites import Choice, Generate, Heldout
 from workbench.data.formats import Message
 from workbench.data.rendering import Renderer
@@ -21,8 +21,8 @@ from workbench.evaluation.likelihood import Pair, continuation_logprobs
 from workbench.progress import Progress
 
 Row = dict[str, Any]
-"""id, cluster, value, weight, state, tokens (of the longest sequence asked for it; with options, the right one's), and
-what the task adds. The metric is sum(value * weight) / sum(weight)."""
+"""id, cluster, value, weight, state, tokens (of the longest sequence asked; with options, the right one's), and what the
+task adds. The metric is sum(value * weight) / sum(weight)."""
 
 _BITS = math.log(2.0)
 
@@ -38,12 +38,6 @@ class Scorer:
     pad_id: int
     batch_size: int
     progress: Progress
-
-
-def prompt_fingerprint(renderer: Renderer) -> str:
-    """What prompts look like beside their texts: the template and the recipe's system message."""
-    template = bases.template_fingerprint(renderer.template)
-    return template if renderer.system is None else fingerprint.of_value([template, renderer.system])
 
 
 def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:

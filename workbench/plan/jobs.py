@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from typing import Literal
@@ -14,6 +13,7 @@ from workbench.plan.architecture import Architecture
 from workbench.plan.lengths import Lengths, steps
 from workbench.plan.memory import Setting
 from workbench.plan.prediction import GIB, Job, Target
+from workbench.plan.steps import length
 from workbench.plan.timing import Device, constants
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.schema import Ia3, Lora, Qlora
@@ -49,6 +49,7 @@ def job_of(resolved: Resolved, model: Architecture, lengths: Lengths) -> Job:
         lengths=lengths,
         steps=made,
         num_steps=num_steps,
+        checkpoint_every=recipe.training.checkpoint_every,
     )
 
 
@@ -80,10 +81,7 @@ def _machine_memory() -> float:
 def _num_steps(resolved: Resolved, lengths: Lengths) -> int:
     """Optimizer steps of the run; those of one epoch over one batch where the number of rows is not known."""
     training = resolved.recipe.training
-    if training.steps is not None:
-        return training.steps
-    an_epoch = math.ceil(max(1, lengths.examples) / training.batch_size)
-    return math.ceil((training.epochs or 1.0) * an_epoch)
+    return length(max(1, lengths.examples), training.batch_size, training.epochs, training.steps).steps
 
 
 def _kind(resolved: Resolved) -> str:

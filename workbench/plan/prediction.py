@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from workbench.plan import disk
 from workbench.plan.activations import Batch
 from workbench.plan.lengths import Lengths, MicroBatch, Steps
 from workbench.plan.memory import Memory, Setting, memory, weight_bytes
@@ -17,9 +18,6 @@ from workbench.plan.timing import Device, constants, step_flops, step_time
 
 GIB = 2.0**30
 _HOUR_SECONDS = 3600.0
-_KEPT_CHECKPOINTS = 3
-"""Two are kept, and a third one is being written."""
-
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 
 
@@ -61,8 +59,8 @@ class Job:
     lengths: Lengths
     steps: Steps
     num_steps: int
-    checkpointed: bool = True
-    """Whether checkpoints are written at all (a run that trains nothing has none)."""
+    checkpoint_every: int
+    """Steps between checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +166,11 @@ def _scaled(seconds: Range | None, rate: float | None, factor: float) -> Range |
 
 
 def _run_bytes(job: Job) -> float:
-    """Checkpoints hold the trained weights and the optimizer's state in fp32; the result the weights alone."""
-    if job.setting.adapted.kind == "none":
+    """Checkpoints with the trained weights in fp32 and the optimizer's state, the result, and the lines about steps.
+    (The worker asks again with the built model's own sizes before its first step: `workbench.worker.disk`.)"""
+    trained = job.setting.trained_parameters
+    if not trained:
         return 0.0
-    trained = float(job.setting.trained_parameters)
-    state = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}[job.setting.optimizer]
-    checkpoints = _KEPT_CHECKPOINTS * trained * (4.0 + state) if job.checkpointed else 0.0
-    return checkpoints + trained * 4.0
+    checkpoint = 4 * trained + disk.optimizer_bytes([trained], job.setting.optimizer)
+    number = disk.most_checkpoints(job.num_steps, job.checkpoint_every)
+    return float(number * checkpoint + 4 * trained + disk.record_bytes(job.num_steps))

@@ -10,9 +10,9 @@ import torch
 
 from workbench import bases, collective, files, place
 from workbench.errors import Problem, RunError
-from workbench.evaluation.evaluate import Evaluation, evaluate
+from workbench.evaluation.evaluate import Evaluation, evaluate, prompt_fingerprint
 from workbench.evaluation.items import suite_fingerprint
-from workbench.evaluation.scoring import Scorer, prompt_fingerprint
+from workbench.evaluation.scoring import Scorer
 from workbench.methods import results
 from workbench.recipe import pin
 from workbench.recipe.identity import base_reference
