@@ -21,8 +21,8 @@ from workbench.evaluation.likelihood import Pair, continuation_logprobs
 from workbench.progress import Progress
 
 Row = dict[str, Any]
-"""id, cluster, value, weight, state, tokens (of the longest sequence asked; with options, the right one's), and what the
-task adds. The metric is sum(value * weight) / sum(weight)."""
+"""id, cluster, value, weight, state, tokens (of the longest sequence asked for it; with options, the right one's), and
+what the task adds. The metric is sum(value * weight) / sum(weight)."""
 
 _BITS = math.log(2.0)
 
