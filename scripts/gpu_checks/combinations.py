@@ -45,10 +45,10 @@ TELLING = (
     "llama-3.1-8b/lora: 4x512 8x1024+checkpointing",
     "qwen3-0.6b/qlora: 4x512 8x1024+checkpointing",
     "qwen3-0.6b/lora: 8x1024 4x512+logits",
-    "qwen3-8b/full: 1x2048",
+    "qwen3-8b/full: 8x2048",
 )
-"""The most telling first; 4x768 of the 3B Llama is what PEFT's method comparison runs. The last one fits no device of
-less than about 150 GiB, to see the planner say so."""
+"""The most telling first; 4x768 of the 3B Llama is what PEFT's method comparison runs. The last one fits no
+single device, to see the planner say so."""
 
 SMALL = (
     "small-qwen3/lora: 4x128 1x256+checkpointing 4x128+logits",

@@ -160,4 +160,4 @@ def _cpu_peak(work: Callable[[], object]) -> int:
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
-    return sum(storages.values()) + most
+    return int(sum(storages.values()) + most)
