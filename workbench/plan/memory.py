@@ -113,7 +113,7 @@ def memory(setting: Setting) -> Memory:
         "forward": forward if trains else 0.0,
         "backward": max(backward_start, backward_end) + buckets + gathered if trains else 0.0,
         "optimizer step": gradient + buckets + _optimizer_temporaries(setting, trained) + held if trains else 0.0,
-        "evaluation": _evaluation(setting),
+        "evaluation": _evaluation(setting) + _loaded_whole(setting, weights + 4.0 * trained),
         "save": _merge(setting) if trains and not full else 0.0,
     }
     stays = {
@@ -247,6 +247,13 @@ def _evaluation(setting: Setting) -> float:
     width = sum(kind.layers * kind.kv_heads * (kind.key_dim + kind.value_dim) for kind in model.attentions)
     generated = setting.cache_tokens * (width + 3.0 * widest) * size
     return max(scored + layer, generated)
+
+
+def _loaded_whole(setting: Setting, held: float) -> float:
+    """Scoring and proving load a sharded run's result whole onto each device: what that takes beyond its share."""
+    if setting.shards == 1:
+        return 0.0
+    return weight_bytes(setting) + 4.0 * setting.trained_parameters * (setting.adapted.kind != "full") - held
 
 
 def _merge(setting: Setting) -> float:
