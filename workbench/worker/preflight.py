@@ -53,6 +53,8 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
             lengths = self._train()
         peak = memory.peak_memory_bytes(self.device)
         memory.forget_peak(self.device)
+        if not self.trainer.accelerator.is_main_process:
+            return
         files.write_json(
             bench.run.preflight,
             {
