@@ -10,7 +10,7 @@ from typing import Any
 
 from workbench import twins
 from workbench.catalog.cards import Source, Split
-from workbench.catalog.suites import Heldout, LmEval, OwnTask, Suite
+from workbench.catalog.suites import Generate, Heldout, LmEval, OwnTask, Suite
 from workbench.data import formats, splits
 from workbench.data.formats import BadRow, Example
 from workbench.recipe import hardware, pin
@@ -21,7 +21,7 @@ from workbench.training.memory import accelerator
 from workbench.worker.preflight import lengths_of
 from workbench.worker.setup import Bench
 
-STEPS = 6
+STEPS = 4
 _BATCH_SIZE = 4
 _MOST_ROWS = 32
 _MOST_TOKENS = 16_384
@@ -31,6 +31,7 @@ _LONGEST_ROW_TOKENS = 4096
 _WINDOW_TOKENS = 1024
 """Raw text is cut into windows of this length."""
 _ITEMS = 3
+_NEW_TOKENS = 48
 _RANK = 8
 _BLOCK_SIZE = 16
 
@@ -121,7 +122,10 @@ def _suite(suite: ResolvedSuite, folder: Path) -> ResolvedSuite:
         card = suite.cards[task.data]
         rows = {split: list(_few(task, card, split)) for split in set(task.splits().values())}
         cards[task.id] = _card(card, folder / task.id, rows)
-        tasks.append(task.model_copy(update={"data": task.id, "max_items": None}))
+        changes: dict[str, Any] = {"data": task.id, "max_items": None}
+        if isinstance(task, Generate):
+            changes["max_new_tokens"] = min(task.max_new_tokens, _NEW_TOKENS)
+        tasks.append(task.model_copy(update=changes))
     few = Suite(description=suite.suite.description, tasks=tasks)
     return suite.model_copy(update={"suite": few, "cards": cards})
 
