@@ -101,7 +101,7 @@ def test_every_recipe_from_the_hub_runs_offline_from_its_cache(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen-qlora", "qwen-dpo", "qwen-pretrain"])
+@pytest.mark.parametrize("name", ["qwen-qlora"])
 def test_a_recipe_from_the_hub_is_rehearsed_without_its_weights(
     name: str, hub: None, workbench: Callable[..., Outcome]
 ) -> None:

@@ -100,7 +100,7 @@ def test_the_quickstart_passes_and_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])
 def test_other_families_pass(
     workbench: Workbench, place: Path, family_base: Callable[[str], Path], family: str
 ) -> None:
@@ -112,11 +112,6 @@ def test_other_families_pass(
 
 VARIANTS: dict[str, list[str]] = {
     "qlora": ["method={name: qlora, rank: 64}"],
-    "pissa and dropout": ["method.variant=pissa", "method.dropout=0.1", "method.rank=64"],
-    "dora on named layers": ["method.variant=dora", 'method.targets=["*layers.1.*q_proj"]'],
-    "oft": ["method={name: oft, block_size: 32, targets: [q_proj]}"],
-    "ia3": ["method=ia3"],
-    "vera": ["method=vera"],
     "full, flattened, checkpointed": ["method=full", "target.layout=flattened", "target.gradient_checkpointing=true"],
     "an nvidia card in bf16": ["target.name=h100-80gb", "training.optimizer=paged_adamw_8bit"],
 }
