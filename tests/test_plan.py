@@ -102,7 +102,7 @@ def test_a_plan_says_when_it_knows_nothing_of_the_rows(workbench: Workbench) -> 
 
 def test_a_plan_on_a_target_without_memory_says_so(workbench: Workbench) -> None:
     said = workbench("plan", "qwen-lora", "--target", "cuda").output
-    assert "unknown" in said and "time not known" in said
+    assert "unknown" in said and "not known: the target states no peak rate" in said
 
 
 def test_the_parameters_and_the_memory_are_those_of_the_built_model(

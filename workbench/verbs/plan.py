@@ -77,25 +77,26 @@ def _head(console: Console, resolved: Resolved) -> None:
 
 
 def _memory(console: Console, prediction: Prediction) -> None:
-    found = prediction.memory
+    """What stays, and the stages, which take turns: the largest of them counts."""
+    found, needed = prediction.memory, prediction.device_bytes
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("memory of one device")
-    table.add_column("GiB", justify="right")
+    table.add_column("memory of one device", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
     table.add_column("")
     for name, size in found.stays.items():
         if size:
-            table.add_row(name, _gib(size), "stays")
+            table.add_row(name, _gib(size), "")
+    table.add_row("framework", _gib(prediction.framework_bytes), "[dim]context and libraries[/dim]")
     for name, size in found.stages.items():
-        if size:
-            note = "[bold]the largest stage[/bold]" if name == found.largest_stage else ""
-            table.add_row(f"+ {_STAGES.get(name, name)}", _gib(size), note)
-            if name == "backward":
-                parts = ", ".join(f"{part} {_gib(value)}" for part, value in found.details.items() if value)
-                table.add_row("", "", f"[dim]of it {parts}[/dim]")
-    table.add_row("+ framework", _gib(prediction.framework_bytes), "[dim]context and libraries[/dim]")
-    needed = prediction.device_bytes
-    table.add_row("[bold]in all[/bold]", f"[bold]{_gib(needed.expected)}[/bold]",
-                  f"{_gib(needed.low)} to {_gib(needed.high)}")  # fmt: skip
+        if not size:
+            continue
+        largest = name == found.largest_stage
+        style = "bold" if largest else "dim"
+        parts = ", ".join(f"{part} {_gib(value)}" for part, value in found.details.items() if value)
+        note = f"[dim]the largest stage: {parts}[/dim]" if largest else ""
+        table.add_row(f"[{style}]+ {_STAGES.get(name, name)}[/{style}]", f"[{style}]{_gib(size)}[/{style}]", note)
+    span = f"[bold]{_gib(needed.low)} to {_gib(needed.high)}[/bold]"
+    table.add_row("[bold]in all[/bold]", f"[bold]{_gib(needed.expected)}[/bold]", span)
     console.print(table)
 
 
@@ -110,19 +111,20 @@ def _verdict(console: Console, resolved: Resolved, prediction: Prediction) -> No
 
 
 def _costs(console: Console, prediction: Prediction) -> None:
-    parts = []
+    facts: dict[str, str] = {}
     if prediction.seconds is None:
-        parts.append("time not known: the target states no peak rate")
+        facts["time"] = "not known: the target states no peak rate"
     elif prediction.seconds.expected:
-        parts.append(f"time {_duration(prediction.seconds)}")
+        facts["time"] = _duration(prediction.seconds)
     if prediction.usd:
-        parts.append(f"money {_range(prediction.usd, 2)} USD")
+        facts["money"] = f"{_range(prediction.usd, 2)} USD"
     if prediction.joules:
-        parts.append(f"energy at most {_range(prediction.joules.times(1 / 3.6e6), 3)} kWh")
+        facts["energy"] = f"{_range(prediction.joules.times(1 / 3.6e6), 2)} kWh at full power"
     if prediction.model_flops:
-        parts.append(f"{prediction.model_flops:.3g} FLOPs")
-    parts.append(f"disk {_size(prediction.download_bytes)} for the base, {_size(prediction.run_bytes)} for the run")
-    console.print("; ".join(parts))
+        facts["compute"] = f"{prediction.model_flops:.3g} FLOPs"
+    facts["disk"] = f"{_size(prediction.download_bytes)} for the base, {_size(prediction.run_bytes)} for the run"
+    for name, value in facts.items():
+        console.print(f"{name:<8} {value}")
     if prediction.correction.runs:
         found = prediction.correction
         console.print(

@@ -16,7 +16,8 @@ from workbench.compare.publish import publish
 from workbench.compare.question import Question, margin
 from workbench.compare.report import words
 from workbench.compare.scores import Scored
-from workbench.errors import ComparisonRefusedError, ExitStatus
+from workbench.errors import ComparisonRefusedError, ExitStatus, UserError
+from workbench.runs import planner
 from workbench.study.go import Failure, bring
 from workbench.study.load import load
 from workbench.study.plan import Plan, StudyRun, early_facts, plan
@@ -98,7 +99,7 @@ def _reason(status: Mapping[tuple[str, int], int], one: StudyRun) -> str:
 
 
 def _list(console: Console, made: Plan) -> None:
-    """The runs of a study: their state, and what they cost (or, by their arm's other seeds, will)."""
+    """The runs of a study: their state, and what they cost (or will, by their arm's other seeds or the planner)."""
     console.print(f"[bold]{markup(made.loaded.name)}[/bold]  {markup(made.loaded.study.question)}")
     costs = {id(one): _cost(made, one) for one in made.runs}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -108,7 +109,8 @@ def _list(console: Console, made: Plan) -> None:
     unknown = 0
     for one in made.runs:
         state, own = one.state(made.root), costs[id(one)]
-        expected = own or _mean([costs[id(other)] for other in made.runs if other.arm == one.arm])
+        alike = [costs[id(other)] for other in made.runs if other.arm == one.arm]
+        expected = own or _mean(alike) or (_planned(one) if state == "missing" else {})
         about = "" if own else "about "
         cells = [
             f"{about}{write(expected.get(key))}" if expected.get(key) is not None else "-" for key, write in _SHOWN
@@ -139,6 +141,16 @@ def _cost(made: Plan, one: StudyRun) -> dict[str, Any] | None:
     if run is None or not run.is_finished():
         return None
     return dict(files.read_json(run.cost))
+
+
+def _planned(one: StudyRun) -> dict[str, Any]:
+    """What the planner says of a run; nothing where its base cannot be counted."""
+    if not one.planned.resolved.trains:
+        return {}
+    try:
+        return planner.as_words(planner.predicted(one.planned.resolved))
+    except UserError:
+        return {}
 
 
 def _mean(costs: Sequence[dict[str, Any] | None]) -> dict[str, float]:
