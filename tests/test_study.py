@@ -489,8 +489,8 @@ def test_the_plan_tells_what_runs_cost_and_roughly_what_their_other_seeds_will(d
     rows = {tuple(line.split()[:2]): line for line in study.go(0, "--plan").splitlines()}
     assert "finished" in rows["lora", "1"] and "FLOP" in rows["lora", "1"] and "about" not in rows["lora", "1"]
     assert "missing" in rows["lora", "2"] and rows["lora", "2"].count("about") == 2
-    assert "missing" in rows["more", "0"] and "FLOP" not in rows["more", "0"]
-    assert "of training; 3 of them by arms of which no run has finished yet" in rows["4", "of"]
+    assert "missing" in rows["more", "0"] and rows["more", "0"].count("about") == 2, "by the planner"
+    assert rows["4", "of"].endswith("of training")
     assert done.starts() == starts
 
 

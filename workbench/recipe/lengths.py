@@ -27,7 +27,7 @@ def lengths_of(resolved: Resolved, context: int) -> Lengths:
         return Lengths(up_to, found["longest_tokens"], "rows", found["tokens"] / max(1, found["examples"]))
     stated = resolved.data.card.lengths
     if stated:
-        share = {edge: max(1, round(count * data.fraction)) for edge, count in stated}
+        share = {edge: round(count * data.fraction) if count else 0 for edge, count in stated}
         return capped(Lengths(share, max(share), "card"), most, resolved.recipe.objective.name == "pretrain")
     return Lengths({}, most, "maximum")
 

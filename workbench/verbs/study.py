@@ -127,7 +127,7 @@ def _list(console: Console, made: Plan) -> None:
     missing = [one for one in made.runs if not one.planned.is_done(made.root)]
     if missing:
         spent = f"about {words.seconds(totals['device_seconds'])} of training" if totals["device_seconds"] else ""
-        more = f"{unknown} of them by arms of which no run has finished yet" if unknown else ""
+        more = f"{unknown} of them on bases that cannot be counted" if unknown else ""
         said = "; ".join(text for text in (spent, more) if text)
         console.print(f"{len(missing)} of {len(made.runs)} runs to do{f': {said}' if said else ''}", style="dim")
     _foretell(console, made)
