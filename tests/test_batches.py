@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.data.batches import FEWEST, CausalCollator, PairCollator, StepSampler, cut_by_tokens, cut_end_to_end
+from workbench.data.batches import CausalCollator, PairCollator, StepSampler
 from workbench.data.rendering import IGNORED
+from workbench.plan.cutting import FEWEST, cut_by_tokens, cut_end_to_end
 
 PAD = 99
 

@@ -16,7 +16,8 @@ import yaml
 from small_recipes import Workbench, call, preferences, questions, train, write_recipe
 
 from workbench import files
-from workbench.data.batches import cut_by_tokens, heaviest
+from workbench.data.batches import heaviest
+from workbench.plan.cutting import cut_by_tokens
 from workbench.runs.run import Run, without_measured
 
 SUITE = {

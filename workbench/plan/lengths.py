@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from workbench.plan.cutting import cut_by_tokens
 
 Source = Literal["rows", "card", "maximum"]
-_STEPS_LOOKED_AT = 200
+_STEPS_LOOKED_AT = 100
 _SEED = 0
+_Known = tuple[tuple[tuple[int, int], ...], int, Source, float | None]
+"""A `Lengths` as values that can be looked up."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,21 @@ def steps(lengths: Lengths, batch_size: int, devices: int, most_tokens: int, num
         num_steps: optimizer steps of the run.
         pairs: whether an example is two rows of like length (dpo).
     """
+    bins = tuple(sorted(lengths.up_to.items()))
+    known = (bins, lengths.longest, lengths.source, lengths.mean)
+    return _steps(known, batch_size, devices, most_tokens, min(num_steps, _STEPS_LOOKED_AT), 2 if pairs else 1)
+
+
+@lru_cache(maxsize=256)
+def _steps(known: _Known, batch_size: int, devices: int, most_tokens: int, looked_at: int, double: int) -> Steps:
+    """A plan asks for the same steps many times, with this and that changed around them."""
+    bins, longest, source, mean = known
+    lengths = Lengths(dict(bins), longest, source, mean)
     chance = random.Random(_SEED)
-    double = 2 if pairs else 1
     share = max(1, -(-batch_size // devices))
     largest: list[MicroBatch] = []
     tokens = padded = squares = groups_in_all = 0.0
-    looked_at = max(1, min(num_steps, _STEPS_LOOKED_AT))
+    looked_at = max(1, looked_at)
     for _ in range(looked_at):
         drawn = lengths.draw(batch_size, chance)
         groups = cut_by_tokens([double * length for length in drawn], most_tokens)

@@ -13,7 +13,7 @@ from workbench import __version__, fingerprint, resources
 
 _PACKAGES = (
     "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes", "safetensors",
-    "numpy", "jinja2", "lm_eval", "flash_attn",
+    "numpy", "jinja2", "lm_eval", "flash_attn", "liger_kernel",
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ RULES: tuple[Rule, ...] = (
         lambda r: r.trains and _longest_tokens(r) > r.recipe.target.micro_batch_tokens,
         "the longest row (two of them for a pair) is longer, and will stand alone above that limit",
         "raise it to the longest row, or lower data.max_length",
-        "workbench/data/batches.py (cut_by_tokens)",
+        "workbench/plan/cutting.py (cut_by_tokens)",
         cure=lambda r: {"target.micro_batch_tokens": _longest_tokens(r)},
     ),
     Rule(
