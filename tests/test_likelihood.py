@@ -137,6 +137,7 @@ def test_batch_size_moves_no_metric(directory: Path, model: Any, suite_file: Pat
                 assert again[name] == expected, (batch_size, row["task"], row["id"], name)
         for task, facts in one.results["tasks"].items():
             found = other.results["tasks"][task]
-            for name in ("value", "low", "high"):
-                assert found[name] == pytest.approx(facts[name], rel=1e-4), (batch_size, task, name)
+            assert found["value"] == pytest.approx(facts["value"], rel=1e-4), (batch_size, task)
+            for name in ("low", "high"):  # order statistics of a bootstrap: noise in the last bits may pick another one
+                assert found[name] == pytest.approx(facts[name], rel=1e-3), (batch_size, task, name)
         assert other.results["fingerprint"] == one.results["fingerprint"]
