@@ -134,9 +134,7 @@ def small(folder: Path, base: Path, what: str) -> Path:
     ("what", "shape"),
     [
         ("dpo", ("target.devices=3",)),
-        ("full", ("target.devices=3",)),
         ("full", ("target.devices=2", "target.sharding=fsdp")),
-        ("dpo", ("target.devices=2", "target.sharding=fsdp")),
     ],
     ids=str,
 )
@@ -188,7 +186,7 @@ def wait_for_steps(process: subprocess.Popen[str], runs: Path, count: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sharding", "rank"), [("ddp", 1), ("fsdp", 0)])
+@pytest.mark.parametrize(("sharding", "rank"), [("ddp", 1)])
 def test_a_killed_process_ends_the_run_and_the_same_command_finishes_it(
     tmp_path: Path, settings: tuple[str, ...], alone: Run, sharding: str, rank: int
 ) -> None:
