@@ -269,8 +269,9 @@ def test_a_run_keeps_its_plan_beside_what_it_took(workbench: Workbench, small_ba
 def test_three_runs_correct_the_plan_and_two_do_not(small_base: Path, tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     shutil.copy(small_base / "config.json", tmp_path / "base" / "config.json")
-    made = [desk.finished(f"seed={seed}", name="one") for seed in range(3)]
-    plan = planner.as_words(planner.predicted(resolve.resolve(load(desk.recipe()))))
+    made = [desk.finished(f"seed={seed}", "training.steps=8", name="one") for seed in range(3)]
+    one = resolve.resolve(load(desk.recipe(), ["training.steps=8"]))
+    plan = planner.as_words(planner.predicted(one))
     for run in made:
         files.write_json(
             run.cost,
@@ -286,7 +287,6 @@ def test_three_runs_correct_the_plan_and_two_do_not(small_base: Path, tmp_path: 
     assert (corrected.memory, corrected.seconds, corrected.runs) == (pytest.approx(2), pytest.approx(3), 3)
     assert planner.correction(found[:2], found[0].target, found[0].method) == Correction()
     assert planner.correction(found, "h200", found[0].method) == Correction()
-    one = resolve.resolve(load(desk.recipe()))
     plain, scaled = planner.predicted(one), planner.predicted(one, corrected)
     assert plain.seconds and scaled.seconds
     assert scaled.seconds.expected == pytest.approx(3 * plain.seconds.expected)

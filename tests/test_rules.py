@@ -139,6 +139,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "bf16-device": (("target=old-gpu", "training.precision=bf16"), "target=h200"),
     "bf16-emulated": (("target=on-mps", "training.precision=bf16"), "training.precision=fp32"),
     "fp16-device": (("training.precision=fp16",), "target=old-gpu"),
+    "fp16-unused": (("base=qwen3-8b", "target=old-gpu"), "training.precision=fp16"),
     "fp16-beside-bf16": ((*GPU, "training.precision=fp16"), "target=old-gpu"),
     "fp16-base": (("base=qwen2.5-7b-instruct", "target=old-gpu", "training.precision=fp16"), "base=qwen3-8b"),
     "eager-low-precision": (("base=qwen2.5-7b-instruct", *GPU, "target.attention=eager"), "training.precision=fp32"),

@@ -23,7 +23,9 @@ class Change:
     costs: str
     """What it costs, in words."""
     burden: float
-    """How unwelcome it is: 0 for nothing lost, 1 and more for another result."""
+    """How unwelcome it is: 0 for nothing lost."""
+    is_another: bool = False
+    """Whether the result is another one."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Fix:
         """Of all changes together."""
         return sum(change.burden for change in self.changes)
 
+    @property
+    def is_another(self) -> bool:
+        """Whether the result is another one."""
+        return any(change.is_another for change in self.changes)
+
 
 _SHARED = ("rank", "alpha", "dropout", "targets", "variant")
 """Fields of lora that qlora has as well."""
@@ -52,50 +59,60 @@ _SHOWN = 4
 _DEVICES = (2, 4, 8)
 
 
-def changes(resolved: Resolved) -> list[Change]:
-    """What could be changed in a recipe, the least burden first."""
-    return sorted(_possible(resolved), key=lambda change: change.burden)
+def changes(resolved: Resolved, longest: int) -> list[Change]:
+    """What could be changed in a recipe, the least burden first.
+
+    Args:
+        longest: tokens of its longest row.
+    """
+    return sorted(_possible(resolved, longest), key=lambda change: change.burden)
 
 
-def _possible(resolved: Resolved) -> Iterator[Change]:
+def _possible(resolved: Resolved, longest: int) -> Iterator[Change]:
     recipe, row = resolved.recipe, resolved.target
     target, method = recipe.target, recipe.method
     can = row.capabilities()
     if target.attention == "eager":
-        yield Change({"target.attention": "sdpa"}, "nothing", 0.0)
-    if target.micro_batch_tokens > 2048:
-        yield Change({"target.micro_batch_tokens": 2048}, "more, smaller micro-batches; the same result", 0.1)
-    if target.micro_batch_tokens > 512:
-        yield Change({"target.micro_batch_tokens": 512}, "many small micro-batches; the same result", 0.25)
-    if recipe.evaluation.suite and recipe.evaluation.batch_size > 4:
-        yield Change({"evaluation.batch_size": 4}, "slower scoring", 0.12)
+        yield Change({"target.attention": "sdpa"}, "no cost", 0.0)
+    for tokens, burden in ((2048, 0.1), (max(512, longest), 0.25)):
+        if longest <= tokens < target.micro_batch_tokens:
+            yield Change({"target.micro_batch_tokens": tokens}, "more, smaller micro-batches", burden)
+    if recipe.evaluation.suite:
+        for size, burden in ((4, 0.12), (1, 0.2)):
+            if recipe.evaluation.batch_size > size:
+                yield Change({"evaluation.batch_size": size}, "slower scoring", burden)
     if not target.gradient_checkpointing:
-        yield Change({"target.gradient_checkpointing": True}, "about a third more compute; the same result", 0.3)
+        yield Change({"target.gradient_checkpointing": True}, "about a third more compute", 0.3)
     if recipe.training.optimizer == "adamw" and can.eight_bit_optimizers == "yes":
-        yield Change({"training.optimizer": "adamw_8bit"}, "optimizer state rounded to 8 bits: another result", 1.0)
+        yield Change({"training.optimizer": "adamw_8bit"}, "optimizer state rounded to 8 bits", 1.0, True)
     if method.name == "lora" and can.nf4 == "yes" and row.nf4 and getattr(method, "variant", "") != "pissa":
         kept = {f"method.{name}": getattr(method, name) for name in _SHARED if _is_stated(method, name)}
-        yield Change({"method.name": "qlora", **kept}, "the base rounded to 4 bits: another result, slower", 1.2)
+        yield Change({"method.name": "qlora", **kept}, "the base rounded to 4 bits", 1.2, True)
     if method.name == "full":
-        yield Change({"method": "lora"}, "an adapter instead of every weight: another method", 2.0)
+        yield Change({"method": "lora"}, "an adapter instead of every weight", 2.0, True)
         if can.nf4 == "yes" and row.nf4:
-            yield Change({"method": "qlora"}, "an adapter over a base in 4 bits: another method", 2.2)
+            yield Change({"method": "qlora"}, "an adapter over a base in 4 bits", 2.2, True)
     if can.fsdp == "yes" and target.sharding != "fsdp":
+        if target.devices > 1:
+            yield Change({"target.sharding": "fsdp"}, "weights are exchanged in every pass", 0.5)
         for devices in _DEVICES:
             if devices > target.devices:
                 settings = {"target.devices": devices, "target.sharding": "fsdp"}
-                yield Change(settings, f"{devices} devices; the same result", 1.5 + devices / 8)
+                yield Change(settings, f"{devices} devices", 1.5 + devices / 8)
 
 
-def lean(resolved: Resolved) -> list[tuple[str, Settings]]:
+def lean(resolved: Resolved, longest: int) -> list[tuple[str, Settings]]:
     """Two ways to take as little as possible on one device, in words and as settings: with the same result, and with
     the base in 4 bits."""
-    same: dict[str, Any] = {"target.gradient_checkpointing": True, "target.micro_batch_tokens": _LEAN_TOKENS}
+    same: dict[str, Any] = {
+        "target.gradient_checkpointing": True,
+        "target.micro_batch_tokens": max(_LEAN_TOKENS, longest),
+    }
     if resolved.recipe.evaluation.suite:
         same["evaluation.batch_size"] = 1
     ways: list[tuple[str, Settings]] = [("cut small, checkpointed", same)]
     if resolved.recipe.method.name == "lora":
-        four_bit = next((one for one in changes(resolved) if "method.name" in one.settings), None)
+        four_bit = next((one for one in changes(resolved, longest) if "method.name" in one.settings), None)
         ways += [("qlora, cut small, checkpointed", {**same, **four_bit.settings})] if four_bit else []
     return ways
 
@@ -107,26 +124,32 @@ def _is_stated(method: Any, name: str) -> bool:
 
 
 def fixes(
-    resolved: Resolved, predicted: Callable[[Settings], Prediction | None], fit: Callable[[Prediction], bool]
+    resolved: Resolved,
+    longest: int,
+    predicted: Callable[[Settings], Prediction | None],
+    fit: Callable[[Prediction], bool],
 ) -> list[Fix]:
     """The least burdensome sets of changes that make a recipe fit.
 
     Args:
+        longest: tokens of the longest row.
         predicted: what the recipe takes with some settings; None where they make it illegal.
         fit: whether a prediction is good enough.
     """
     found: list[Fix] = []
-    candidates = changes(resolved)
+    candidates = changes(resolved, longest)
     for number in range(1, _MOST_AT_ONCE + 1):
-        if number == _MOST_AT_ONCE and found:
-            break
+        if number == _MOST_AT_ONCE and not all(fix.is_another for fix in found):
+            break  # less is enough, with the same result
         for chosen in combinations(candidates, number):
             if _contradict(chosen) or any(_holds(chosen, fix) for fix in found):
                 continue
             prediction = predicted({key: value for change in chosen for key, value in change.settings.items()})
             if prediction is not None and fit(prediction):
                 found.append(Fix(chosen, prediction))
-    found.sort(key=lambda fix: (fix.burden, fix.prediction.seconds.expected if fix.prediction.seconds else 0.0))
+    found.sort(
+        key=lambda fix: (fix.is_another, fix.burden, fix.prediction.seconds.expected if fix.prediction.seconds else 0.0)
+    )
     return found[:_SHOWN]
 
 

@@ -20,6 +20,8 @@ from workbench.recipe.schema import Ia3, Lora, Qlora
 
 _TRITON = ("cuda", "xpu")
 """Devices on which TRL runs its Triton kernels."""
+_LOOKED_AT = 100
+"""Steps that are drawn where their number is not known."""
 _SCORED_TOKENS = 8192
 """Of one scoring pass, padding included (`workbench.evaluation.likelihood`)."""
 _HELDOUT_WINDOW = 2048
@@ -40,7 +42,7 @@ def job_of(resolved: Resolved, model: Architecture, lengths: Lengths) -> Job:
         recipe.training.batch_size,
         devices,
         recipe.target.micro_batch_tokens,
-        num_steps,
+        num_steps or _LOOKED_AT,
         pairs=recipe.objective.name == "dpo",
     )
     return Job(
@@ -59,7 +61,7 @@ def target_of(resolved: Resolved) -> Target:
     rate = row.peak_tflops.get(resolved.dtype)
     memory = row.memory_gib * GIB if row.memory_gib else None
     if row.device == "cpu":
-        threads = stated.threads or os.cpu_count() or 1
+        threads = stated.threads or max(1, (os.cpu_count() or 1) // stated.devices)  # its processes share the cores
         efficiency = constants()["efficiency"]["method"]["lora"]  # the constant is what is reached, not a peak
         rate = constants()["cpu_gflops_per_thread"]["value"] * threads / 1e3 / efficiency
         memory = _machine_memory() / stated.devices
@@ -78,9 +80,11 @@ def _machine_memory() -> float:
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _num_steps(resolved: Resolved, lengths: Lengths) -> int:
-    """Optimizer steps of the run; those of one epoch over one batch where the number of rows is not known."""
+def _num_steps(resolved: Resolved, lengths: Lengths) -> int | None:
+    """Optimizer steps of the run; None where neither they nor the number of rows is known."""
     training = resolved.recipe.training
+    if not lengths.examples and training.steps is None:
+        return None
     return length(max(1, lengths.examples), training.batch_size, training.epochs, training.steps).steps
 
 

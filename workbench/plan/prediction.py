@@ -13,11 +13,13 @@ from typing import Literal
 from workbench.plan import disk
 from workbench.plan.activations import Batch
 from workbench.plan.lengths import Lengths, MicroBatch, Steps
-from workbench.plan.memory import Memory, Setting, memory, weight_bytes
+from workbench.plan.memory import Memory, Setting, memory
 from workbench.plan.timing import Device, constants, step_flops, step_time
 
 GIB = 2.0**30
 _HOUR_SECONDS = 3600.0
+_STORED_BYTES = 2.0
+"""Of a weight as bases are published: in bf16 (some in fewer bits)."""
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 
 
@@ -58,7 +60,8 @@ class Job:
     """The method, as the constants name it."""
     lengths: Lengths
     steps: Steps
-    num_steps: int
+    num_steps: int | None
+    """None: the number of rows is not known."""
     checkpoint_every: int
     """Steps between checkpoints."""
 
@@ -90,9 +93,9 @@ class Prediction:
     joules: Range | None
     usd: Range | None
     model_flops: float
-    """Operations of the model over the whole run."""
+    """Operations of the model over the whole run; 0: not known, or nothing is trained."""
     download_bytes: float
-    """Of the base's weights."""
+    """Of the base's weights as they are published."""
     run_bytes: float
     """Checkpoints, result and records under the run directory."""
     correction: Correction
@@ -125,8 +128,8 @@ def predict(job: Job, target: Target, correction: Correction = Correction()) -> 
         seconds=seconds,
         joules=_scaled(seconds, target.power_watts, target.num_devices),
         usd=_scaled(seconds, target.usd_per_hour, target.num_devices / _HOUR_SECONDS),
-        model_flops=own * job.num_steps if trains else 0.0,
-        download_bytes=weight_bytes(replace(job.setting, quantised=False)),
+        model_flops=own * (job.num_steps or 0) if trains else 0.0,
+        download_bytes=_STORED_BYTES * job.setting.model.parameters,
         run_bytes=_run_bytes(job),
         correction=correction,
         lengths_source=job.lengths.source,
@@ -142,10 +145,15 @@ def memory_of(job: Job, batch: MicroBatch) -> Memory:
 def _verdict(needed: Range, available: float | None) -> Verdict:
     if available is None:
         return "unknown"
-    usable = available * float(constants()["memory"]["usable_share"]["value"])
+    usable = usable_bytes(available)
     if needed.high <= usable:
         return "fits"
     return "tight" if needed.expected <= usable else "does not fit"
+
+
+def usable_bytes(available: float) -> float:
+    """What of a device's stated memory a process can have."""
+    return available * float(constants()["memory"]["usable_share"]["value"])
 
 
 def _seconds(job: Job, target: Target, correction: Correction) -> Range | None:
@@ -153,7 +161,7 @@ def _seconds(job: Job, target: Target, correction: Correction) -> Range | None:
         return Range(0.0, 0.0, 0.0)
     _, done = step_flops(job.setting.model, job.setting, job.steps.padded_tokens, job.steps.squared_lengths)
     step = step_time(done, job.setting, target.device, target.num_devices, job.kind, target.backend)
-    if step is None:
+    if step is None or job.num_steps is None:
         return None
     spread = constants()["efficiency"]["spread"]
     low, high = (spread["low"], spread["high"]) if not correction.runs else (0.8, 1.25)
@@ -172,5 +180,6 @@ def _run_bytes(job: Job) -> float:
     if not trained:
         return 0.0
     checkpoint = 4 * trained + disk.optimizer_bytes([trained], job.setting.optimizer)
-    number = disk.most_checkpoints(job.num_steps, job.checkpoint_every)
-    return float(number * checkpoint + 4 * trained + disk.record_bytes(job.num_steps))
+    num_steps = job.num_steps or disk.KEPT_CHECKPOINTS * job.checkpoint_every + 1
+    number = disk.most_checkpoints(num_steps, job.checkpoint_every)
+    return float(number * checkpoint + 4 * trained + disk.record_bytes(num_steps))

@@ -13,16 +13,17 @@ from workbench.recipe.schema import Target
 
 
 def known_targets(folder: Path) -> dict[str, TargetRow]:
-    """The catalog's targets, under those of the nearest `targets.yaml` upwards from `folder`.
+    """The catalog's targets, under those of the nearest `targets.yaml` upwards from here, and from `folder`.
 
     Raises:
         RecipeError: that file is wrong.
     """
-    path = upwards(folder, Path("targets.yaml"))
-    if path is None:
-        return targets()
-    own = documents.check(OwnTargets, documents.read(path)).targets
-    return targets() | {row.name: row for row in own}
+    known = targets()
+    for place in (Path.cwd(), folder):
+        path = upwards(place, Path("targets.yaml"))
+        if path is not None:
+            known = known | {row.name: row for row in documents.check(OwnTargets, documents.read(path)).targets}
+    return known
 
 
 def find_target(name: str, folder: Path, where: str) -> TargetRow:
@@ -34,7 +35,7 @@ def find_target(name: str, folder: Path, where: str) -> TargetRow:
     name = _this_machine() if name == "auto" else name
     known = known_targets(folder)
     if name not in known:
-        own = f"; or describe your own in {documents.display(folder / 'targets.yaml')}"
+        own = "; or describe your own in a targets.yaml here or beside the recipe"
         advice = documents.did_you_mean(name, ["auto", *known]) + own
         raise RecipeError(Problem(where, f"no target is called {name!r}", advice))
     return known[name]

@@ -57,6 +57,11 @@ def predicted(resolved: Resolved, correction: Correction = Correction()) -> Pred
     return predict(job_of(resolved, model, lengths_of(resolved, model.context)), target_of(resolved), correction)
 
 
+def longest(resolved: Resolved) -> int:
+    """Tokens of a recipe's longest row, as far as it is known."""
+    return lengths_of(resolved, architecture_of(resolved.base).context).longest
+
+
 def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
     """The least costly changes that make a recipe fit its target."""
 
@@ -67,7 +72,7 @@ def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
         except UserError:
             return None
 
-    return fixes(resolved, with_settings, lambda prediction: prediction.verdict == "fits")
+    return fixes(resolved, longest(resolved), with_settings, lambda prediction: prediction.verdict == "fits")
 
 
 def as_words(prediction: Prediction) -> dict[str, Any]:

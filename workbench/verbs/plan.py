@@ -14,7 +14,8 @@ from rich.table import Table
 from workbench.errors import Problem, RecipeError, UserError
 from workbench.launch import local
 from workbench.plan.fixes import lean
-from workbench.plan.prediction import GIB, Correction, Prediction, Range
+from workbench.plan.memory import TRAINING_STAGES
+from workbench.plan.prediction import GIB, Correction, Prediction, Range, usable_bytes
 from workbench.recipe import hardware, resolve, rules, variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
@@ -93,7 +94,8 @@ def _memory(console: Console, prediction: Prediction) -> None:
         largest = name == found.largest_stage
         style = "bold" if largest else "dim"
         parts = ", ".join(f"{part} {_gib(value)}" for part, value in found.details.items() if value)
-        note = f"[dim]the largest stage: {parts}[/dim]" if largest else ""
+        of_it = f": {parts}" if name in TRAINING_STAGES else ""
+        note = f"[dim]the largest stage{of_it}[/dim]" if largest else ""
         table.add_row(f"[{style}]+ {_STAGES.get(name, name)}[/{style}]", f"[{style}]{_gib(size)}[/{style}]", note)
     span = f"[bold]{_gib(needed.low)} to {_gib(needed.high)}[/bold]"
     table.add_row("[bold]in all[/bold]", f"[bold]{_gib(needed.expected)}[/bold]", span)
@@ -106,14 +108,15 @@ def _verdict(console: Console, resolved: Resolved, prediction: Prediction) -> No
     if prediction.target.memory_bytes is None:
         words = "unknown: the target states no memory; name a device (`workbench targets`)"
     else:
-        words += f" on {resolved.target.name} ({_gib(prediction.target.memory_bytes)} GiB)"
+        has = prediction.target.memory_bytes
+        words += f" on {resolved.target.name} ({_gib(has)} GiB, {_gib(usable_bytes(has))} of them usable)"
     console.print(f"[{colour}]{markup(words)}[/{colour}]")
 
 
 def _costs(console: Console, prediction: Prediction) -> None:
     facts: dict[str, str] = {}
     if prediction.seconds is None:
-        facts["time"] = "not known: the target states no peak rate"
+        facts["time"] = f"not known: {_why_no_time(prediction)}"
     elif prediction.seconds.expected:
         facts["time"] = _duration(prediction.seconds)
     if prediction.usd:
@@ -136,18 +139,37 @@ def _costs(console: Console, prediction: Prediction) -> None:
 def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None:
     found = planner.made_to_fit(resolved, correction)
     if not found:
-        console.print("no change of this recipe that was tried makes it fit; take a smaller base or a larger target")
+        parts = planner.predicted(resolved).memory
+        part, size = max([*parts.stays.items(), *parts.stages.items()], key=lambda one: one[1])
+        console.print(
+            f"no change of this recipe that was tried makes it fit (the largest part is {part}, {_gib(size)} GiB); "
+            "take a smaller base or a larger target"
+        )
         return
     console.print("what makes it fit, the least costly first:")
     for fix in found:
         settings = " ".join(f"--set {key}={_value(value)}" for key, value in fix.settings.items())
-        costs = "; ".join(change.costs for change in fix.changes)
+        takes = fix.prediction
+        figures = [f"{_gib(takes.device_bytes.expected)} GiB"]
+        figures += [_short(takes.seconds.expected)] if takes.seconds else []
+        figures += [f"{takes.usd.expected:,.2f} USD"] if takes.usd else []
+        costs = [*(change.costs for change in fix.changes), "another result" if fix.is_another else "the same result"]
         console.print(f"  {markup(settings)}", soft_wrap=True)
-        console.print(f"      [dim]{_gib(fix.prediction.device_bytes.expected)} GiB; {markup(costs)}[/dim]")
+        console.print(f"      [dim]{', '.join(figures)}: {markup(', '.join(costs))}[/dim]")
+
+
+def _why_no_time(prediction: Prediction) -> str:
+    if prediction.target.device.peak_tflops is None:
+        return "the target states no peak rate"
+    return "neither training.steps nor the number of rows is (`workbench data show` counts them)"
 
 
 def matrix(recipe: Path, overrides: Sequence[str], targets: Sequence[str], bases: Sequence[str], as_json: bool) -> None:
     """Predict a recipe on several targets or bases (`all`, or names), a line each."""
+    if targets and bases:
+        raise RecipeError(
+            Problem("--targets", "goes with one base, and --bases with one target", "name it by --target")
+        )
     resolved = resolve.resolve(load(recipe, overrides)) if not targets else _on_any_target(recipe, overrides)
     asked: list[tuple[str, Resolved]]
     if bases:
@@ -194,7 +216,7 @@ def _line(found: Prediction | str) -> dict[str, Any]:
 def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | str]], what: str) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(what, no_wrap=True)
-    for heading in ("has GiB", "needs GiB", "range"):
+    for heading in ("has GiB", "needs", "at most"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("would fit", no_wrap=True)
@@ -210,7 +232,7 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
             markup(name),
             f"{found.target.memory_bytes / GIB:.0f}" if found.target.memory_bytes else "-",
             _gib(needed.expected),
-            f"{_gib(needed.low)} to {_gib(needed.high)}",
+            _gib(needed.high),
             f"[{colour}]{found.verdict}[/{colour}]",
             "" if found.verdict in ("fits", "unknown") else _would_fit(resolved),
             _short(found.seconds.expected) if found.seconds else "-",
@@ -221,7 +243,7 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
 
 
 def _would_fit(resolved: Resolved) -> str:
-    for words, settings in lean(resolved):
+    for words, settings in lean(resolved, planner.longest(resolved)):
         changed = variants.with_settings(resolved, settings)
         if changed is not None and planner.predicted(changed).verdict == "fits":
             return words

@@ -12,7 +12,7 @@ from workbench.runs import create
 from workbench.runs.run import Run
 
 _IDENTITY = re.compile(f"{create.NAME_ENDING.pattern}$")
-_WIDTH_OF_A_PIPE = 140
+_WIDTH_OF_A_PIPE = 200
 
 
 def console() -> Console:

@@ -50,7 +50,7 @@ def make(bench: Bench, rows: Any, layers: Sequence[str], folder: Path) -> Resolv
         chosen = _longest(rows)
         paths = pin.split_files(card, resolved.recipe.data.split)
         found = formats.examples(paths, card.card, resolved.recipe.data.split)
-        values = (row.values for row in found if isinstance(row, Example) and row.where in chosen)
+        values = (row.values for row in found if isinstance(row, Example) and _place(row.where) in chosen)
         card = _card(card, folder / "rows", {resolved.recipe.data.split: values})
     row = _target_row(resolved)
     on_cpu = row.device == "cpu"
@@ -92,8 +92,13 @@ def _longest(rows: Any) -> set[str]:
         tokens += sequences * lengths[at]
         if chosen and (tokens > _MOST_TOKENS or len(chosen) == _MOST_ROWS):
             break
-        chosen.add(rows[at]["row"])
+        chosen.add(_place(rows[at]["row"]))
     return chosen
+
+
+def _place(where: str) -> str:
+    """A row's file and line without the folder: tokenised rows may have been written from another one."""
+    return Path(where).name
 
 
 def _card(card: ResolvedCard, folder: Path, rows: Mapping[str, Iterable[Any]]) -> ResolvedCard:
