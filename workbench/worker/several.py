@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from types import FrameType
 
 import psutil
@@ -28,10 +29,12 @@ def main() -> int:
     # the others are ours: torchrun gives processes half a minute to stop, and a checkpoint may take longer
     options.signals_to_handle = "SIGHUP,SIGQUIT"
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(int(options.nproc_per_node))))
-    try:
-        torch.distributed.run.run(options)  # type: ignore[no-untyped-call]
-    except ChildFailedError as error:
-        return _told(error.failures)
+    with tempfile.TemporaryDirectory(prefix="workbench-torchrun-") as folder:
+        options.log_dir = folder  # torchrun makes one for its own files, and leaves it
+        try:
+            torch.distributed.run.run(options)  # type: ignore[no-untyped-call]
+        except ChildFailedError as error:
+            return _told(error.failures)
     return ExitStatus.DONE
 
 

@@ -50,12 +50,7 @@ RULES: tuple[Rule, ...] = (
         "fp16-unused",
         ("training", "precision"),
         "unwise",
-        lambda r: (
-            r.dtype == "fp32"
-            and r.target.device == "cuda"
-            and not r.target.bf16
-            and r.target.capabilities().fp16 == "yes"
-        ),
+        lambda r: r.dtype == "fp32" and r.target.device == "cuda" and not r.target.bf16,
         "this GPU has no bf16, so auto takes fp32, although its fp16 is several times as fast in half the memory",
         "set precision to fp16, where the base bears it",
         "NVIDIA's datasheets of T4 and V100 (fp16 eight times fp32)",
