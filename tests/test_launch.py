@@ -22,9 +22,10 @@ from transformers import TrainingArguments
 from workbench import place
 from workbench.catalog.backends import backends
 from workbench.data.batches import CausalCollator, PairCollator
-from workbench.data.sharing import SharedCollator, deal
+from workbench.data.sharing import SharedCollator
 from workbench.errors import ExitStatus
 from workbench.launch.accelerate_config import configuration
+from workbench.plan.cutting import deal
 from workbench.recipe.load import load
 from workbench.recipe.resolve import resolve
 from workbench.runs.run import Run
@@ -88,6 +89,9 @@ def test_srun_names_a_process_only_where_it_is_told_whom_to_meet(monkeypatch: py
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert place.take() == place.Place()  # a shell inside of somebody's job
     monkeypatch.setenv("MASTER_ADDR", "node1")
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)
+    assert place.take() == place.Place()  # the batch script itself, beside its steps
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert place.take() == place.Place(rank=5, local_rank=1, world=8, local_world=4)
     assert not place.here().is_main
 
@@ -151,7 +155,7 @@ def test_a_run_ends_as_the_process_that_ended_first_by_itself(
 def test_accelerates_own_reader_takes_the_configuration(
     small_base: Path, tmp_path: Path, settings: list[str], kind: str
 ) -> None:
-    resolved = resolve(load(write_recipe(tmp_path, small_base, questions()), settings))
+    resolved = resolve(load(write_recipe(tmp_path, small_base, questions()), [*settings, "training.batch_size=16"]))
     path = tmp_path / "accelerate.yaml"
     path.write_text(yaml.safe_dump(configuration(resolved)))
     found = load_config_from_file(str(path))

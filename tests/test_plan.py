@@ -19,7 +19,8 @@ from workbench.bases import Loading, load_model
 from workbench.catalog.targets import targets
 from workbench.methods import counting
 from workbench.methods.apply import apply
-from workbench.plan.lengths import Lengths, capped, steps
+from workbench.plan.cutting import FEWEST
+from workbench.plan.lengths import Cutting, Lengths, capped, steps
 from workbench.plan.prediction import GIB, Correction
 from workbench.plan.timing import constants, work_of
 from workbench.recipe import hardware, resolve, variants
@@ -162,6 +163,8 @@ def test_training_what_cannot_fit_is_refused_before_anything_is_there(
     (tmp_path / "targets.yaml").write_text(
         "targets: [{name: tiny, device: cuda, memory_gib: 0.1, bf16: true, nf4: true, source: here, as_of: today}]"
     )
+    card = tmp_path / "datasets" / "rows.yaml"
+    card.write_text(card.read_text() + "lengths: [[60, 16]]\n")  # without any, nothing would be proved
     outcome = workbench("train", str(recipe), "--runs", str(tmp_path / "other"))
     assert outcome.status == 2 and "tiny has 0.1 GiB a device, and this needs" in outcome.output
     assert not (tmp_path / "other").exists(), "nothing was started"
@@ -221,11 +224,52 @@ def test_documents_are_cut_and_other_rows_shortened() -> None:
 
 
 def test_the_largest_micro_batch_is_what_cutting_gives() -> None:
-    made = steps(Lengths({64: 100}, 64, "rows"), 16, 1, most_tokens=256, num_steps=50, pairs=False)
+    known = Lengths({64: 100}, 64, "rows")
+    made = steps(known, Cutting(16, 1, 256), num_steps=50)
     assert made.worst.rows == 4 and made.worst.length == 64
     assert made.usual.tokens <= made.expected.tokens <= made.worst.tokens == 256
-    pairs = steps(Lengths({64: 100}, 64, "rows"), 16, 1, most_tokens=256, num_steps=50, pairs=True)
+    pairs = steps(known, Cutting(16, 1, 256, pairs=True), num_steps=50)
     assert pairs.worst.rows == 4 and pairs.tokens == pytest.approx(2 * made.tokens, rel=0.1)
+
+
+def test_a_device_is_charged_with_its_own_share_of_a_step() -> None:
+    alone, shared = (steps(Lengths({}, 512, "maximum"), Cutting(16, devices, 8192), 10) for devices in (1, 8))
+    assert (alone.expected.rows, shared.expected.rows) == (16, 2)
+    assert shared.expected == shared.worst and shared.tokens == alone.tokens, "of a step over all devices"
+
+
+def test_micro_batches_that_start_cheaply_are_planned_smaller() -> None:
+    known = Lengths({64: 50, 512: 50}, 512, "rows")
+    few, cheap = (steps(known, Cutting(32, 1, 8192, start_tokens=cost), 20) for cost in (FEWEST, 100))
+    assert cheap.usual.tokens < few.usual.tokens and cheap.padded_tokens < few.padded_tokens
+    flat = steps(known, Cutting(32, 1, 8192, flattened=True), 20)
+    assert flat.padded_tokens == flat.tokens and flat.expected.rows == 1
+
+
+def test_a_card_whose_bins_are_empty_says_nothing(workbench: Workbench, small_base: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, small_base, questions())
+    card = tmp_path / "datasets" / "rows.yaml"
+    card.write_text(card.read_text() + "lengths: [[30, 0]]\n")
+    assert lengths_of(resolve.resolve(load(recipe)), 512).source == "maximum"
+
+
+def test_rows_that_changed_are_not_taken_for_those_that_were_counted(
+    workbench: Workbench, small_base: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, small_base, questions())
+    train(workbench, recipe, tmp_path / "runs")
+    assert lengths_of(resolve.resolve(load(recipe)), 512).source == "rows"
+    write_recipe(tmp_path, small_base, questions(12))
+    assert lengths_of(resolve.resolve(load(recipe)), 512).source == "maximum"
+
+
+def test_a_cache_that_takes_no_files_stops_no_run(
+    workbench: Workbench, small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "lengths").write_text("in the way")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    train(workbench, write_recipe(tmp_path, small_base, questions()), tmp_path / "runs")
 
 
 def test_lengths_come_from_the_rows_then_the_card_then_nowhere(

@@ -18,7 +18,7 @@ from workbench.data.rendering import IGNORED
 from workbench.errors import TrainingError
 from workbench.plan.cost import Work
 from workbench.recipe.load import load
-from workbench.recipe.resolve import resolve
+from workbench.recipe.resolve import looked_up, resolve
 from workbench.training import speed
 from workbench.training.head import CountedHead
 from workbench.training.steps import WholeSteps
@@ -29,7 +29,7 @@ LARGE = Work(frozen_parameters=8e9, trained_parameters=4e7, attention_width=8192
 
 def choices(tmp_path: Path, base: Path, work: Work = SMALL, **sections: Any) -> speed.Choices:
     """What is chosen for a recipe."""
-    return speed.chosen(resolve(load(write_recipe(tmp_path, base, questions(4), **sections), [])), work)
+    return speed.chosen(looked_up(load(write_recipe(tmp_path, base, questions(4), **sections), [])), work)
 
 
 # ---- what is chosen

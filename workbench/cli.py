@@ -95,7 +95,7 @@ def rehearse(
     runs: Root = _RUNS,
 ) -> None:
     """Go through every stage of a run in about a minute, on a small twin of the base with the longest of the real rows;
-    all rows and items are read. Nothing is left behind."""
+    all rows and items are read. Nothing stays but the tokenised rows, in the cache."""
     from workbench.verbs import rehearse as verb
 
     verb.rehearse(recipe, set_ or [], runs, keep)

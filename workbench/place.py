@@ -35,8 +35,8 @@ _SLURM = {
 
 def take() -> Place:
     """This process's place, written into the environment under torchrun's names, where torch and accelerate look."""
-    # Without an address to meet at, srun's variables only say that somebody called us inside of a job.
-    if "RANK" not in os.environ and "MASTER_ADDR" in os.environ:
+    # Without an address to meet at, or outside of a step, they only say that somebody called us inside of a job.
+    if "RANK" not in os.environ and "MASTER_ADDR" in os.environ and "SLURM_STEP_ID" in os.environ:
         known = {ours: os.environ[theirs] for ours, theirs in _SLURM.items() if theirs in os.environ}
         os.environ.update(known if "RANK" in known else {})
     return here()

@@ -39,17 +39,45 @@ class StepSampler:
             yield [int(row) for row in order[at : at + self.batch_size]]
 
 
-def heaviest(lengths: Sequence[int], most_tokens: int, most_rows: int) -> list[list[int]]:
-    """The micro-batches that `cut_by_tokens` could at worst give of any steps over these rows: the one with the longest
-    rows, and the one with the most tokens, padding included, where that is another (row positions)."""
+_STARTS = 64
+"""Places in the order of length that are looked at for the fullest micro-batch."""
+
+
+def heaviest(
+    lengths: Sequence[int], most_tokens: int, most_rows: int, start_tokens: int = FEWEST, flattened: bool = False
+) -> list[list[int]]:
+    """The micro-batches that a cut could at worst give of any steps over these rows: the one with the longest rows, and
+    the one with the most tokens, padding included, where that is another (row positions).
+
+    Args:
+        most_rows: of a step.
+        start_tokens: as `cut_by_tokens` takes it.
+        flattened: whether rows lie end to end.
+    """
     order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
+    if flattened:
+        filled = [order[0]]
+        while (
+            len(filled) < min(most_rows, len(order))
+            and sum(lengths[at] for at in (*filled, order[len(filled)])) <= most_tokens
+        ):
+            filled.append(order[len(filled)])
+        return [filled]
 
-    def rows(first: int) -> int:
-        fit = most_tokens // lengths[order[first]]
-        return max(1, min(fit, most_rows, len(order) - first))
+    def whole(first: int) -> list[int]:
+        """The most rows from there on that the cut leaves together."""
+        count = max(1, min(most_tokens // lengths[order[first]], most_rows, len(order) - first))
+        while count > 1:
+            group = order[first : first + count]
+            if len(cut_by_tokens([lengths[at] for at in group], most_tokens, start_tokens)) == 1:
+                break
+            count = min(count - 1, math.floor(0.9 * count))
+        return order[first : first + count]
 
-    fullest = max(range(len(order)), key=lambda first: lengths[order[first]] * rows(first))
-    return [order[first : first + rows(first)] for first in sorted({0, fullest})]
+    firsts = sorted({len(order) * at // _STARTS for at in range(_STARTS)})
+    groups = [whole(first) for first in firsts]
+    fullest = max(groups, key=lambda group: len(group) * lengths[group[0]])
+    return [groups[0]] if fullest is groups[0] else [groups[0], fullest]
 
 
 class CausalCollator:

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from workbench.plan.cutting import deal
+
 Rows = Sequence[dict[str, Any]]
 Collator = Callable[[Rows], list[dict[str, Any]]]
-
-
-def deal(lengths: Sequence[int], world: int) -> list[list[int]]:
-    """Positions by process: the longest first, each to the process with the fewest tokens so far. Every position goes
-    to one process; with fewer positions than processes, some get none."""
-    hands: list[list[int]] = [[] for _ in range(world)]
-    held = [0] * world
-    for at in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
-        fewest = min(range(world), key=lambda rank: (held[rank], rank))
-        hands[fewest].append(at)
-        held[fewest] += lengths[at]
-    return [sorted(hand) for hand in hands]
 
 
 class SharedCollator:

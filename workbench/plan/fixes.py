@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,9 +10,7 @@ from typing import Any
 from workbench.plan.prediction import Prediction
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.schema import Qlora
-
-Settings = Mapping[str, Any]
-"""Dotted field -> value, as `--set` takes them."""
+from workbench.recipe.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Fix:
         return any(change.is_another for change in self.changes)
 
 
-_SHARED = ("rank", "alpha", "dropout", "targets", "variant")
+_SHARED = ("rank", "alpha", "dropout", "targets", "variant", "experts", "init_from")
 """Fields of lora that qlora has as well."""
 _LEAN_TOKENS = 512
 _MOST_AT_ONCE = 3

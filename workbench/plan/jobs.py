@@ -10,11 +10,12 @@ from workbench.catalog.suites import Generate, LmEval
 from workbench.plan.activations import Adapted, Arithmetic, Batch, Kind
 from workbench.plan.adapters import targeted, trainable_parameters
 from workbench.plan.architecture import Architecture
-from workbench.plan.lengths import Lengths, steps
+from workbench.plan.cutting import start_cost_tokens
+from workbench.plan.lengths import Cutting, Lengths, steps
 from workbench.plan.memory import Setting
 from workbench.plan.prediction import GIB, Job, Target
 from workbench.plan.steps import length
-from workbench.plan.timing import Device, constants
+from workbench.plan.timing import Device, constants, work_of
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.schema import Ia3, Lora, Qlora
 
@@ -37,22 +38,30 @@ def job_of(resolved: Resolved, model: Architecture, lengths: Lengths) -> Job:
     recipe = resolved.recipe
     devices = recipe.target.devices * recipe.target.nodes
     num_steps = _num_steps(resolved, lengths)
-    made = steps(
-        lengths,
+    setting = _setting(resolved, model, devices, lengths.longest)
+    threads = _threads(resolved) if resolved.target.device == "cpu" else None
+    cutting = Cutting(
         recipe.training.batch_size,
         devices,
         recipe.target.micro_batch_tokens,
-        num_steps or _LOOKED_AT,
+        start_cost_tokens(work_of(model, setting), threads, resolved.target.peak_tflops.get(resolved.dtype)),
+        flattened=recipe.target.layout == "flattened",
         pairs=recipe.objective.name == "dpo",
     )
     return Job(
-        setting=_setting(resolved, model, devices, lengths.longest),
+        setting=setting,
         kind=_kind(resolved),
         lengths=lengths,
-        steps=made,
+        steps=steps(lengths, cutting, num_steps or _LOOKED_AT),
         num_steps=num_steps,
         checkpoint_every=recipe.training.checkpoint_every,
     )
+
+
+def _threads(resolved: Resolved) -> int:
+    """Of one process on this machine's CPU: processes share the cores."""
+    stated = resolved.recipe.target
+    return stated.threads or max(1, (os.cpu_count() or 1) // stated.devices)
 
 
 def target_of(resolved: Resolved) -> Target:
@@ -61,9 +70,8 @@ def target_of(resolved: Resolved) -> Target:
     rate = row.peak_tflops.get(resolved.dtype)
     memory = row.memory_gib * GIB if row.memory_gib else None
     if row.device == "cpu":
-        threads = stated.threads or max(1, (os.cpu_count() or 1) // stated.devices)  # its processes share the cores
         efficiency = constants()["efficiency"]["method"]["lora"]  # the constant is what is reached, not a peak
-        rate = constants()["cpu_gflops_per_thread"]["value"] * threads / 1e3 / efficiency
+        rate = constants()["cpu_gflops_per_thread"]["value"] * _threads(resolved) / 1e3 / efficiency
         memory = _machine_memory() / stated.devices
     return Target(
         name=row.name,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from workbench.plan.cutting import cut_by_tokens
+from workbench.plan.cutting import FEWEST, cut_by_tokens, cut_end_to_end, deal
 
 Source = Literal["rows", "card", "maximum"]
-_STEPS_LOOKED_AT = 100
+_STEPS_LOOKED_AT, _ROWS_LOOKED_AT = 100, 8192
 _SEED = 0
 _Known = tuple[tuple[tuple[int, int], ...], int, Source, float | None]
 """A `Lengths` as values that can be looked up."""
@@ -123,53 +123,72 @@ class Steps:
     """Of a step over all devices, padding included."""
     squared_lengths: float
     """Sum of squared lengths of a step."""
-    micro_batches: float
-    """Of a step on one device."""
 
 
-def steps(lengths: Lengths, batch_size: int, devices: int, most_tokens: int, num_steps: int, pairs: bool) -> Steps:
-    """The micro-batches of a run, from drawn lengths.
+@dataclass(frozen=True)
+class Cutting:
+    """How a run cuts its steps into micro-batches."""
 
-    Args:
-        batch_size: examples of a step over all devices.
-        most_tokens: of a micro-batch, padding included.
-        num_steps: optimizer steps of the run.
-        pairs: whether an example is two rows of like length (dpo).
-    """
+    batch_size: int
+    """Examples of a step over all devices."""
+    devices: int
+    most_tokens: int
+    """Of a micro-batch, padding included."""
+    start_tokens: int = FEWEST
+    flattened: bool = False
+    pairs: bool = False
+    """Whether an example is two rows of like length (dpo)."""
+
+
+def steps(lengths: Lengths, cutting: Cutting, num_steps: int) -> Steps:
+    """The micro-batches of a run, from drawn lengths, dealt and cut as training does."""
     bins = tuple(sorted(lengths.up_to.items()))
     known = (bins, lengths.longest, lengths.source, lengths.mean)
-    return _steps(known, batch_size, devices, most_tokens, min(num_steps, _STEPS_LOOKED_AT), 2 if pairs else 1)
+    looked_at = max(1, min(num_steps, _STEPS_LOOKED_AT, max(4, _ROWS_LOOKED_AT // cutting.batch_size)))
+    return _steps(known, cutting, looked_at)
 
 
 @lru_cache(maxsize=256)
-def _steps(known: _Known, batch_size: int, devices: int, most_tokens: int, looked_at: int, double: int) -> Steps:
+def _steps(known: _Known, cutting: Cutting, looked_at: int) -> Steps:
     """A plan asks for the same steps many times, with this and that changed around them."""
     bins, longest, source, mean = known
     lengths = Lengths(dict(bins), longest, source, mean)
     chance = random.Random(_SEED)
-    share = max(1, -(-batch_size // devices))
+    double = 2 if cutting.pairs else 1
     largest: list[MicroBatch] = []
-    tokens = padded = squares = groups_in_all = 0.0
-    looked_at = max(1, looked_at)
+    tokens = padded = squares = 0.0
     for _ in range(looked_at):
-        drawn = lengths.draw(batch_size, chance)
-        groups = cut_by_tokens([double * length for length in drawn], most_tokens)
-        batches = [MicroBatch(double * len(group), max(drawn[at] for at in group)) for group in groups]
+        drawn = lengths.draw(cutting.batch_size, chance)
+        batches = [
+            batch
+            for hand in deal(drawn, cutting.devices)
+            for batch in _cut([drawn[at] for at in hand], cutting, double)
+        ]
         largest.append(max(batches, key=lambda batch: batch.tokens))
         tokens += double * sum(drawn)
         padded += sum(batch.tokens for batch in batches)
         squares += double * sum(length**2 for length in drawn)
-        groups_in_all += len(batches)
-    rows = max(1, min(share, most_tokens // max(1, double * lengths.longest)))
+    share = max(1, -(-cutting.batch_size // cutting.devices))
+    rows = max(1, min(share, cutting.most_tokens // max(1, double * longest)))
+    worst = MicroBatch(double * rows, longest)
+    expected = max(largest, key=lambda batch: batch.tokens)
     return Steps(
         usual=_median(largest),
-        expected=max(largest, key=lambda batch: batch.tokens),
-        worst=MicroBatch(double * rows, lengths.longest),
+        expected=expected,
+        worst=max(worst, expected, key=lambda batch: batch.tokens),
         tokens=tokens / looked_at,
         padded_tokens=padded / looked_at,
         squared_lengths=squares / looked_at,
-        micro_batches=max(1.0, groups_in_all / looked_at / devices),
     )
+
+
+def _cut(lengths: list[int], cutting: Cutting, double: int) -> list[MicroBatch]:
+    """One device's share of a step."""
+    if cutting.flattened:
+        groups = cut_end_to_end(lengths, cutting.most_tokens)
+        return [MicroBatch(1, sum(lengths[at] for at in group)) for group in groups]
+    groups = cut_by_tokens([double * length for length in lengths], cutting.most_tokens, cutting.start_tokens)
+    return [MicroBatch(double * len(group), max(lengths[at] for at in group)) for group in groups]
 
 
 def _median(batches: Iterable[MicroBatch]) -> MicroBatch:

@@ -109,17 +109,17 @@ def memory(setting: Setting) -> Memory:
     # a tied embedding's gradient is made whole and added to the head's, into a third tensor
     tied = 2.0 * setting.model.vocabulary * setting.model.hidden * 4.0 if full and setting.model.tied else 0.0
     backward_end = gradient + max(layer.again + layer.working, tied) + held
-    stages = {
-        "forward": forward if trains else 0.0,
-        "backward": max(backward_start, backward_end) + buckets + gathered if trains else 0.0,
-        "optimizer step": gradient + buckets + _optimizer_temporaries(setting, trained) + held if trains else 0.0,
-        "evaluation": _evaluation(setting) + _loaded_whole(setting, weights + 4.0 * trained),
-        "save": _merge(setting) if trains and not full else 0.0,
-    }
     stays = {
         "weights": weights,
         "adapter": 0.0 if full else 4.0 * trained,
         "optimizer": optimizer if trains else 0.0,
+    }
+    stages = {
+        "forward": forward if trains else 0.0,
+        "backward": max(backward_start, backward_end) + buckets + gathered if trains else 0.0,
+        "optimizer step": gradient + buckets + _optimizer_temporaries(setting, trained) + held if trains else 0.0,
+        "evaluation": max(0.0, _evaluation(setting) + _loaded(setting) - sum(stays.values())),
+        "save": _merge(setting) if trains and not full else 0.0,
     }
     logits = max(head.forward, head.backward)
     return Memory(stays, stages, {"activations": saved, "logits": logits, "gradients": gradient})
@@ -249,11 +249,12 @@ def _evaluation(setting: Setting) -> float:
     return max(scored + layer, generated)
 
 
-def _loaded_whole(setting: Setting, held: float) -> float:
-    """Scoring and proving load a sharded run's result whole onto each device: what that takes beyond its share."""
-    if setting.shards == 1:
-        return 0.0
-    return weight_bytes(setting) + 4.0 * setting.trained_parameters * (setting.adapted.kind != "full") - held
+def _loaded(setting: Setting) -> float:
+    """A result is scored and proved as it is loaded afresh: whole, in the run's own type, without an optimizer."""
+    size = setting.arithmetic.product_bytes
+    if setting.adapted.kind == "full":
+        return float(setting.model.parameters * size)
+    return weight_bytes(setting) + 4.0 * setting.trained_parameters
 
 
 def _merge(setting: Setting) -> float:

@@ -3,12 +3,15 @@ their card, or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench import files, fingerprint, resources
+from workbench.errors import RunError, UserError
 from workbench.plan.lengths import Lengths, capped
+from workbench.recipe import pin
 from workbench.recipe.resolved import Resolved
 
 
@@ -27,25 +30,36 @@ def lengths_of(resolved: Resolved, context: int) -> Lengths:
         return Lengths(up_to, found["longest_tokens"], "rows", found["tokens"] / max(1, found["examples"]))
     stated = resolved.data.card.lengths
     if stated:
-        share = {edge: round(count * data.fraction) if count else 0 for edge, count in stated}
-        return capped(Lengths(share, max(share), "card"), most, resolved.recipe.objective.name == "pretrain")
+        share = {edge: max(1, round(count * data.fraction)) for edge, count in stated if count}
+        if share:
+            return capped(Lengths(share, max(share), "card"), most, resolved.recipe.objective.name == "pretrain")
     return Lengths({}, most, "maximum")
 
 
 def remember(resolved: Resolved, account: Mapping[str, Any]) -> None:
-    """Keep what tokenising the rows has shown, where `lengths_of` looks for it."""
+    """Keep what tokenising the rows has shown, where `lengths_of` looks for it. A cache that takes no new files keeps
+    nothing: the plan then knows less, and the run is none the worse."""
+    path = _file(resolved)
+    if path.exists():
+        return
     kept = ("lengths_up_to", "longest_tokens", "tokens", "examples")
-    files.write_json(_file(resolved), {name: account[name] for name in kept})
+    with contextlib.suppress(RunError):
+        files.write_json(path, {name: account[name] for name in kept})
 
 
 def _file(resolved: Resolved) -> Path:
-    """By all that the desk knows of the rows: not their content, which only reading them tells."""
-    recipe = resolved.recipe
+    """By all that the desk knows of the rows: of those on this machine also their content."""
+    recipe, card = resolved.recipe, resolved.data
+    content: list[str] = []
+    if card.card.source.hub is None:
+        with contextlib.suppress(UserError):  # rows that are not there are told where they are read
+            content = [fingerprint.of_file(path) for path in pin.split_files(card, recipe.data.split)]
     key = fingerprint.of_value(
         {
             "base": [resolved.base.location, resolved.base.row],
             "data": recipe.data.model_dump(mode="json", exclude={"name"}),
-            "card": [resolved.data.folder, resolved.data.name],
+            "card": [card.folder, card.name],
+            "content": content,
             "objective": recipe.objective.model_dump(mode="json"),
         }
     )

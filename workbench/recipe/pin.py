@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from workbench import documents, fingerprint, hub
 from workbench.catalog.cards import Split
@@ -15,6 +16,8 @@ from workbench.recipe.identity import Contents
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_NOT_OF_ITEMS: Any = {"cards": {"__all__": {"card": {"lengths"}}}}
+"""What a card says of rows that are trained on changes no item."""
 _NOT_CONTENT = ("README", "LICENSE", "NOTICE", "manifest.json")
 """Beginnings of names that say something about a base and are no part of it."""
 
@@ -190,7 +193,7 @@ def suite_content(suite: ResolvedSuite) -> str:
             splits = sorted(set(task.splits().values()))
             paths = [path for split in splits for path in split_files(suite.cards[task.data], split)]
             hashes.append([fingerprint.of_file(path) for path in paths])
-    return fingerprint.of_value([suite.model_dump(mode="json"), hashes])
+    return fingerprint.of_value([suite.model_dump(mode="json", exclude=_NOT_OF_ITEMS), hashes])
 
 
 def _template_hash(path: Path) -> str:

@@ -64,7 +64,12 @@ def looked_up(loaded: Loaded) -> Resolved:
         raise RecipeError(problems)
     target = with_stated_facts(target, recipe.target)
     return Resolved(
-        recipe=written_out(recipe), base=base, data=card, suite=suite, target=target, dtype=dtype_of(recipe, target)
+        recipe=written_out(recipe, base),
+        base=base,
+        data=card,
+        suite=suite,
+        target=target,
+        dtype=dtype_of(recipe, target),
     )
 
 
@@ -188,7 +193,15 @@ def with_fewshot(suite: ResolvedSuite, fewshot: int | None) -> ResolvedSuite:
     return suite.model_copy(update={"name": f"{suite.name}-{fewshot}shot", "file": suite.name, "suite": changed})
 
 
-def written_out(recipe: Recipe) -> Recipe:
+def _takes_flattened(recipe: Recipe, base: ResolvedBase) -> bool:
+    """Whether rows end to end are kept apart and cost no more: variable lengths in the attention, next-token training,
+    and a base that is known to have no state that runs on over row borders."""
+    row = bases().get(base.row or "")
+    varying = recipe.target.attention == "flash_attention_2" and recipe.objective.name != "dpo"
+    return varying and row is not None and row.shape.linear_attention is None and "GptOss" not in row.architecture
+
+
+def written_out(recipe: Recipe, base: ResolvedBase) -> Recipe:
     """The recipe with the defaults that depend on other fields: alpha, one epoch, the sharding, the layout."""
     changes: dict[str, object] = {}
     if isinstance(recipe.method, Lora | Qlora) and recipe.method.alpha is None:
@@ -197,9 +210,7 @@ def written_out(recipe: Recipe) -> Recipe:
     if target.sharding == "auto":
         target = target.model_copy(update={"sharding": "ddp" if target.devices * target.nodes > 1 else "none"})
     if target.layout == "auto":
-        target = target.model_copy(
-            update={"layout": "flattened" if target.attention == "flash_attention_2" else "padded"}
-        )
+        target = target.model_copy(update={"layout": "flattened" if _takes_flattened(recipe, base) else "padded"})
     changes["target"] = target
     if recipe.training.epochs is None and recipe.training.steps is None:
         changes["training"] = recipe.training.model_copy(update={"epochs": 1.0})

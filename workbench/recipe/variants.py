@@ -30,7 +30,7 @@ def with_settings(resolved: Resolved, settings: Mapping[str, Any]) -> Resolved |
     if any(key in settings for key in ("target.devices", "target.nodes")) and "target.sharding" not in settings:
         values["target"]["sharding"] = "auto"
     try:
-        recipe = resolve.written_out(Recipe.model_validate(values, strict=False))
+        recipe = resolve.written_out(Recipe.model_validate(values, strict=False), resolved.base)
     except ValidationError:
         return None
     changed = resolved.model_copy(update={"recipe": recipe, "dtype": resolve.dtype_of(recipe, resolved.target)})

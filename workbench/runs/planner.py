@@ -10,13 +10,14 @@ from typing import Any
 
 from workbench import files
 from workbench.errors import UserError
-from workbench.plan.fixes import Fix, Settings, fixes
+from workbench.plan.fixes import Fix, fixes
 from workbench.plan.jobs import job_of, target_of
 from workbench.plan.prediction import Correction, Prediction, predict
 from workbench.recipe import variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.resolved import Resolved
+from workbench.recipe.settings import Settings
 from workbench.runs.run import Run
 
 _ENOUGH_RUNS = 3

@@ -9,16 +9,10 @@ from typing import Any, Literal
 import torch
 
 from workbench.errors import Problem, TrainingError
-from workbench.plan.cost import Work, training_flops
+from workbench.plan.cost import Work
+from workbench.plan.cutting import start_cost_tokens
 from workbench.recipe.resolved import Resolved
 
-_CPU_START_FLOPS = 1.5e8
-"""Operations that a thread of a CPU could do while one layer's calls of a micro-batch are only started: 2.5 to 3 ms at
-50 GFLOP/s (fitted to micro-batches of 8 to 512 tokens, Qwen3 with 4 and 6 layers under LoRA)."""
-_START_SECONDS = 1e-3
-"""What starting one layer's kernels takes on an accelerator: about 200, forward and backward, at 5 microseconds."""
-_SHARE_OF_PEAK, _USUAL_PEAK = 0.4, 1e14
-"""Part of its peak that an accelerator reaches in training; operations a second of one whose peak is not known."""
 _NO_WORKERS = ("cpu", "mps")
 """Where a process that makes batches would take the arithmetic's own cores, or cannot be forked."""
 
@@ -107,10 +101,5 @@ def _kernels(resolved: Resolved) -> Literal["torch", "liger"]:
 
 
 def _start_tokens(resolved: Resolved, work: Work) -> int:
-    """The tokens that could be trained on while a micro-batch's operations are started."""
-    if resolved.target.device == "cpu":
-        flops = _CPU_START_FLOPS * torch.get_num_threads()
-    else:
-        peak = resolved.target.peak_tflops.get(resolved.dtype)
-        flops = _START_SECONDS * (_SHARE_OF_PEAK * peak * 1e12 if peak else _SHARE_OF_PEAK * _USUAL_PEAK)
-    return round(flops * work.layers / training_flops(work, 1.0, 0.0))
+    threads = torch.get_num_threads() if resolved.target.device == "cpu" else None
+    return start_cost_tokens(work, threads, resolved.target.peak_tflops.get(resolved.dtype))

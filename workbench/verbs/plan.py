@@ -16,7 +16,7 @@ from workbench.launch import local
 from workbench.plan.fixes import lean
 from workbench.plan.memory import TRAINING_STAGES
 from workbench.plan.prediction import GIB, Correction, Prediction, Range, usable_bytes
-from workbench.recipe import hardware, resolve, rules, variants
+from workbench.recipe import hardware, resolve, rules, settings, variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.load import load
@@ -148,13 +148,12 @@ def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None
         return
     console.print("what makes it fit, the least costly first:")
     for fix in found:
-        settings = " ".join(f"--set {key}={_value(value)}" for key, value in fix.settings.items())
         takes = fix.prediction
         figures = [f"{_gib(takes.device_bytes.expected)} GiB"]
         figures += [_short(takes.seconds.expected)] if takes.seconds else []
         figures += [f"{takes.usd.expected:,.2f} USD"] if takes.usd else []
         costs = [*(change.costs for change in fix.changes), "another result" if fix.is_another else "the same result"]
-        console.print(f"  {markup(settings)}", soft_wrap=True)
+        console.print(f"  {markup(settings.options(fix.settings))}", soft_wrap=True)
         console.print(f"      [dim]{', '.join(figures)}: {markup(', '.join(costs))}[/dim]")
 
 
@@ -243,9 +242,9 @@ def _table(console: Console, rows: Sequence[tuple[str, Resolved, Prediction | st
 
 
 def _would_fit(resolved: Resolved) -> str:
-    for words, settings in lean(resolved, planner.longest(resolved)):
-        changed = variants.with_settings(resolved, settings)
-        if changed is not None and planner.predicted(changed).verdict == "fits":
+    for words, changed in lean(resolved, planner.longest(resolved)):
+        leaner = variants.with_settings(resolved, changed)
+        if leaner is not None and planner.predicted(leaner).verdict == "fits":
             return words
     return "[dim]no[/dim]"
 
@@ -275,7 +274,3 @@ def _short(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:,.0f} s"
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, list | bool) or value is None else f"{value}"

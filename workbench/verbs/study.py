@@ -110,7 +110,7 @@ def _list(console: Console, made: Plan) -> None:
     for one in made.runs:
         state, own = one.state(made.root), costs[id(one)]
         alike = [costs[id(other)] for other in made.runs if other.arm == one.arm]
-        expected = own or _mean(alike) or (_planned(one) if state == "missing" else {})
+        expected = own or _mean(alike) or _planned(one)
         about = "" if own else "about "
         cells = [
             f"{about}{write(expected.get(key))}" if expected.get(key) is not None else "-" for key, write in _SHOWN

@@ -16,7 +16,7 @@ from workbench import files
 from workbench.errors import Problem, RunError, UserError
 from workbench.launch import local
 from workbench.plan.prediction import GIB, Correction
-from workbench.recipe import pin, resolve
+from workbench.recipe import pin, resolve, settings
 from workbench.recipe.load import load
 from workbench.recipe.resolved import Resolved
 from workbench.runs import create, ledger, planner
@@ -43,7 +43,8 @@ def train(recipe: Path, overrides: Sequence[str], root: Path, dry_run: bool = Fa
         console.print(f"{markup(known.name)} is finished already; nothing to do")
         _show_result(console, known)
         return
-    _refuse_misfit(wanted.resolved)
+    if not known:
+        _refuse_misfit(wanted.resolved)
     older = None if known else create.nearest(root, wanted.resolved, wanted.facts)
     run = wanted.open(root)
     if older:
@@ -67,14 +68,10 @@ def _refuse_misfit(resolved: Resolved) -> None:
     except UserError:  # a base that cannot be counted at the desk: the pre-flight on the device will tell
         return
     has, needed = found.target.memory_bytes, found.device_bytes
-    if has is None or needed.low <= has:
-        return
+    if has is None or needed.low <= has or found.lengths_source == "maximum":
+        return  # without the rows' lengths nothing is proved: the pre-flight tries the real ones on the device
     fix = next(iter(planner.made_to_fit(resolved, Correction())), None)
-    advice = (
-        "take a smaller base or a larger target"
-        if fix is None
-        else " ".join(f"--set {key}={value}" for key, value in fix.settings.items())
-    )
+    advice = "take a smaller base or a larger target" if fix is None else settings.options(fix.settings)
     raise RunError(
         Problem(
             "target",

@@ -50,8 +50,8 @@ def _status_of_main(run: Run) -> int | None:
     """How this attempt's main process has ended; None where it goes on working."""
     until = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < until:
-        last = list(files.read_jsonl(run.attempts))[-1]
-        if last["event"] == "end":
-            return int(last["status"])
+        noted = list(files.read_jsonl(run.attempts))
+        if noted and noted[-1]["event"] == "end":
+            return int(noted[-1]["status"])
         time.sleep(_LOOK_SECONDS)
     return None

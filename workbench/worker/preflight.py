@@ -91,8 +91,14 @@ class Preflight(TrainerCallback):  # type: ignore[misc]
         trainer.current_gradient_accumulation_steps = 1  # the trainer's loop sets it step by step
         sequences, lengths = lengths_of(rows)
         recipe = self.bench.resolved.recipe
-        most = math.ceil(recipe.training.batch_size / trainer.accelerator.num_processes)
-        groups = heaviest(lengths, recipe.target.micro_batch_tokens // sequences, most)
+        cut = getattr(trainer.step_collator, "collator", trainer.step_collator)  # inside of what deals a step out
+        groups = heaviest(
+            lengths,
+            recipe.target.micro_batch_tokens // sequences,
+            recipe.training.batch_size,
+            cut.start_tokens // sequences,
+            recipe.target.layout == "flattened",
+        )
         with self._told(None):
             for group in groups:
                 # every process takes the whole group: a step's rows are dealt out, so there are as many copies of it

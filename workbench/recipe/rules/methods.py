@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.rules import facts
-from workbench.recipe.rules.rule import Rule, Settings
+from workbench.recipe.rules.rule import Rule
 from workbench.recipe.schema import Ia3, Lora, Oft
+from workbench.recipe.settings import Settings
 
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _MLP = frozenset({"gate_proj", "up_proj", "down_proj"})

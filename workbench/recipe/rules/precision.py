@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.rules import facts
-from workbench.recipe.rules.rule import Rule, Settings
+from workbench.recipe.rules.rule import Rule
+from workbench.recipe.settings import Settings
 
 _OVERFLOWING = frozenset(f"{name}ForCausalLM" for name in ("Qwen2", "Qwen3Moe", "Glm4Moe", "DeepseekV2"))
 """Architectures of the catalog that were reported to overflow in fp16."""

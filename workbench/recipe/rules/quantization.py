@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.rules import facts
-from workbench.recipe.rules.rule import Rule, Setting, Settings
+from workbench.recipe.rules.rule import Rule
+from workbench.recipe.settings import Setting, Settings
 
 _OF_FOUR_BITS = {"name", "quantization", "double_quantization", "storage"}
 

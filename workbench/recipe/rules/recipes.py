@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.rules import facts
-from workbench.recipe.rules.rule import Rule, Settings
+from workbench.recipe.rules.rule import Rule
+from workbench.recipe.settings import Settings
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LORA_RATE = 2e-4

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from workbench.documents import Trail
+from workbench.recipe import settings
 from workbench.recipe.resolved import Resolved
+from workbench.recipe.settings import Settings
 
 Level = Literal["illegal", "unwise"]
 """illegal: refused, for it fails or silently does something else than it says. unwise: it runs, and is only said."""
-
-Setting = str | int | float | bool | None | Sequence[str]
-Settings = Mapping[str, Setting]
-"""Dotted field -> value, as `--set` takes them, in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +36,12 @@ class Rule:
 
     def settings(self, resolved: Resolved) -> list[str]:
         """The cure of a recipe that breaks the rule, as `key=value` words for `--set`."""
-        cure = self.cure(resolved) if callable(self.cure) else self.cure
-        return [f"{key}={_written(value)}" for key, value in cure.items()]
+        return settings.words(self._cure(resolved))
+
+    def _cure(self, resolved: Resolved) -> Settings:
+        return self.cure(resolved) if callable(self.cure) else self.cure
 
     def advice(self, resolved: Resolved) -> str:
         """What to do, in words and as the options that do it."""
-        options = " ".join(f"--set {shlex.quote(setting)}" for setting in self.settings(resolved))
+        options = settings.options(self._cure(resolved))
         return f"{self.fix} ({options})" if options else self.fix
-
-
-def _written(value: Setting) -> str:
-    """A value as YAML reads it on one line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    return "" if value is None else f"[{','.join(value)}]"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.rules import facts
-from workbench.recipe.rules.rule import Rule, Settings
+from workbench.recipe.rules.rule import Rule
 from workbench.recipe.schema import Qlora
+from workbench.recipe.settings import Settings
 
 
 def _other_type(resolved: Resolved) -> bool:
