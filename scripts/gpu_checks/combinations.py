@@ -159,10 +159,10 @@ def job_of(combination: Combination, head: Literal["fused", "logits"], on_cpu: b
     steps = Steps(
         usual=batch, expected=batch, worst=batch,
         tokens=float(sum(lengths)), padded_tokens=float(batch.tokens),
-        squared_lengths=float(sum(length**2 for length in lengths)), micro_batches=1.0,
+        squared_lengths=float(sum(length**2 for length in lengths)),
     )  # fmt: skip
     known = Lengths({combination.length: combination.num_rows}, combination.length, "rows")
-    return Job(setting, combination.method, known, steps, num_steps=1, checkpointed=False)
+    return Job(setting, combination.method, known, steps, num_steps=1, checkpoint_every=100)
 
 
 def target_of(device_name: str, backend: str, memory_bytes: float, tflops: float) -> Target:
