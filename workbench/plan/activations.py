@@ -47,11 +47,6 @@ class Arithmetic:
     """Of matrix products."""
 
     @property
-    def is_mixed(self) -> bool:
-        """Whether the forward runs under autocast."""
-        return self.products != "fp32" and self.weights != self.products
-
-    @property
     def product_bytes(self) -> int:
         """Bytes of an entry that a matrix product gives."""
         return BYTES[self.products]
