@@ -26,7 +26,8 @@ def main() -> int:
         console.print(
             f"traced, micro-batches of {found.batch.rows} x {found.batch.length} tokens: "
             f"[bold]{peak / _GIB:,.2f} GiB[/bold] at the peak of training; by the closed form "
-            f"{found.predicted_bytes / _GIB:,.2f} GiB ({found.predicted_bytes / peak - 1:+.1%}); the backward pass peaks in {found.traced.largest_operation}"
+            f"{found.predicted_bytes / _GIB:,.2f} GiB ({found.predicted_bytes / peak - 1:+.1%}); "
+            f"the backward pass peaks in {found.traced.largest_operation}"
         )
 
     return bench.ended(work)
