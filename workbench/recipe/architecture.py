@@ -1,4 +1,4 @@
-"""The architecture of a recipe's base, without a download: from the catalog, a directory, or the hub's cache."""
+"""The architecture of a recipe's base, without a download: from a directory, the hub's cache, or the catalog."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def architecture_of(base: ResolvedBase) -> Architecture:
     Raises:
         BaseError: it is nowhere on this machine and not in the catalog, or of a kind that cannot be counted.
     """
-    if base.kind == "hub" and base.row is not None:
-        return shapes.from_row(bases()[base.row])
     config = config_of(base)
+    if config is None and base.row is not None:
+        return shapes.from_row(bases()[base.row])
     if config is None:
         raise BaseError(
             Problem(
