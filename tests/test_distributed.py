@@ -287,7 +287,7 @@ def test_several_nodes_are_shown_what_each_runs_and_not_started(
     workbench: Workbench, small_base: Path, tmp_path: Path
 ) -> None:
     recipe = small(tmp_path, small_base, "full")
-    shape = ("--set", "target.devices=4", "--set", "target.nodes=2")
+    shape = ("--set", "target.devices=4", "--set", "target.nodes=2", "--set", "training.batch_size=8")
     line = workbench("train", str(recipe), "--runs", "runs", "--dry-run", *shape).output
     assert "--nnodes 2 --nproc-per-node 4 --node-rank $NODE_RANK --master-addr $MASTER_ADDR" in line
     refused = workbench("train", str(recipe), "--runs", "runs", *shape)
