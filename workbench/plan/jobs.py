@@ -96,7 +96,8 @@ def _num_steps(resolved: Resolved, lengths: Lengths) -> int | None:
     return length(max(1, lengths.examples), training.batch_size, training.epochs, training.steps).steps
 
 
-def _kind(resolved: Resolved) -> str:
+def _kind(resolved: Resolved) -> Kind | Literal["qlora"]:
+    """The method by what it costs: lora with DoRA's magnitudes is a kind of its own."""
     method = resolved.recipe.method
     if isinstance(method, Lora | Qlora) and method.variant == "dora":
         return "dora"
@@ -107,11 +108,9 @@ def _setting(resolved: Resolved, model: Architecture, devices: int, longest: int
     recipe = resolved.recipe
     method, target = recipe.method, recipe.target
     full = method.name == "full"
-    kind: Kind = "lora" if method.name == "qlora" else method.name
-    if isinstance(method, Lora | Qlora) and method.variant == "dora":
-        kind = "dora"
+    kind = _kind(resolved)
     adapted = Adapted(
-        kind=kind,
+        kind="lora" if kind == "qlora" else kind,
         linears=targeted(model, method),
         rank=getattr(method, "rank", 0),
         dropout=getattr(method, "dropout", 0.0) > 0,

@@ -196,16 +196,15 @@ def _head(setting: Setting) -> _Head:
         return _Head(tile + _COPIES_FORWARD * copy, backward, 0.0)
     logits = float(tokens * model.vocabulary)
     copy = 4.0 if size < 4 else 0.0
-    held = logits * size + _cache(setting) if setting.keeps_outputs else 0.0
+    held = (logits + tokens * _cache_width(model)) * size if setting.keeps_outputs else 0.0
     # the forward ends with the log-softmax kept; the backward adds its gradient and that of the logits
     own = 0.0 if setting.keeps_outputs else logits * size
     return _Head(own + logits * (copy + 4.0), logits * 12.0 + trained_head, held)
 
 
-def _cache(setting: Setting) -> float:
-    """Keys and values that a forward with a cache hands out."""
-    width = sum(kind.layers * kind.kv_heads * (kind.key_dim + kind.value_dim) for kind in setting.model.attentions)
-    return float(width * setting.batch.tokens * setting.arithmetic.product_bytes)
+def _cache_width(model: Architecture) -> int:
+    """Entries of keys and values that a forward with a cache hands out of one token, all layers together."""
+    return sum(kind.layers * kind.kv_heads * (kind.key_dim + kind.value_dim) for kind in model.attentions)
 
 
 def _cast_weights(setting: Setting) -> float:
@@ -244,8 +243,7 @@ def _evaluation(setting: Setting) -> float:
     scored = setting.evaluation_tokens * model.vocabulary * size + setting.evaluation_row * model.vocabulary * 8.0
     widest = max(linear.outputs for linear in model.linears)
     layer = setting.evaluation_tokens * (3.0 * widest + 4.0 * model.hidden) * size
-    width = sum(kind.layers * kind.kv_heads * (kind.key_dim + kind.value_dim) for kind in model.attentions)
-    generated = setting.cache_tokens * (width + 3.0 * widest) * size
+    generated = setting.cache_tokens * (_cache_width(model) + 3.0 * widest) * size
     return max(scored + layer, generated)
 
 

@@ -15,7 +15,7 @@ from workbench.errors import Problem, RecipeError, UserError
 from workbench.launch import local
 from workbench.plan.fixes import lean
 from workbench.plan.memory import TRAINING_STAGES
-from workbench.plan.prediction import GIB, Correction, Prediction, Range, usable_bytes
+from workbench.plan.prediction import GIB, Prediction, Range, usable_bytes
 from workbench.recipe import hardware, resolve, rules, settings, variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
@@ -52,7 +52,7 @@ def plan(recipe: Path, overrides: Sequence[str], root: Path, exact: bool, as_jso
         console.print(f"[yellow]unwise[/yellow] {markup(rule.reason)}")
         console.print(f"       [dim]{markup(rule.advice(resolved))}[/dim]")
     if prediction.verdict in ("tight", "does not fit"):
-        _fixes(console, resolved, correction)
+        _fixes(console, resolved, prediction)
     if exact:
         sys.stdout.flush()
         status = local.run_bench("workbench.worker.exact", resolved.model_dump_json())
@@ -136,10 +136,10 @@ def _costs(console: Console, prediction: Prediction) -> None:
         )
 
 
-def _fixes(console: Console, resolved: Resolved, correction: Correction) -> None:
-    found = planner.made_to_fit(resolved, correction)
+def _fixes(console: Console, resolved: Resolved, prediction: Prediction) -> None:
+    found = planner.made_to_fit(resolved, prediction.correction)
     if not found:
-        parts = planner.predicted(resolved).memory
+        parts = prediction.memory
         part, size = max([*parts.stays.items(), *parts.stages.items()], key=lambda one: one[1])
         console.print(
             f"no change of this recipe that was tried makes it fit (the largest part is {part}, {_gib(size)} GiB); "
