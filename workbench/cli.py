@@ -102,6 +102,21 @@ def rehearse(
 
 
 @app.command()
+def prefetch(
+    file: Annotated[
+        Path, typer.Argument(metavar="RECIPE|STUDY", help="A recipe or study file, or the name of a shipped one.")
+    ],
+    set_: Overrides = None,
+    runs: Root = _RUNS,
+) -> None:
+    """Bring all that a recipe (or every arm of a study) reads from the hub into the store (HF_HOME), hashed and proved:
+    base, tokenizer, rows, evaluation sets. Jobs then need no network (HF_HUB_OFFLINE=1). Called again, it verifies."""
+    from workbench.verbs import prefetch as verb
+
+    verb.prefetch(file, set_ or [], runs)
+
+
+@app.command()
 def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, recipe, or study.")]) -> None:
     """Say what a field of a recipe (or a study) means, its default and what it may be."""
     from workbench.verbs import explain as verb

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import accelerate_config
@@ -43,14 +43,18 @@ def _torchrun_shape(target: Target) -> Sequence[str]:
     return ("--nnodes", str(target.nodes), *processes, *place)
 
 
-def run_bench(module: str, *arguments: str) -> int:
+def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None] | None = None) -> int:
     """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop. A SIGTERM
-    is passed on, and the status then says so, also where it came before the process could listen."""
-    environment = dict(os.environ)
+    is passed on, and the status then says so, also where it came before the process could listen.
+
+    Args:
+        environment: what is other than here (None: not set).
+    """
     # bench processes never phone home about use; nothing of the run depends on it
-    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    process = subprocess.Popen(command(module, *arguments), env=environment)
+    defaults = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables = {**defaults, **os.environ, **(environment or {})}
+    given = {name: value for name, value in variables.items() if value is not None}
+    process = subprocess.Popen(command(module, *arguments), env=given)
     asked_to_stop = False
 
     def stop(*_: object) -> None:
