@@ -11,7 +11,7 @@ from rich.console import Console
 
 from workbench import files
 from workbench.errors import Problem, RecipeError
-from workbench.launch import profiles, queue, script
+from workbench.launch import profiles, queue, script, slurm
 from workbench.launch.profiles import Cluster
 from workbench.launch.script import Step
 from workbench.recipe.schema import Target
@@ -103,6 +103,10 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
         console.print(markup(f"nothing to hand in; `workbench study {made.loaded.document.name}` judges them"))
         return
     folder = made.folder / "jobs"
+    record = folder / "verdicts.jsonl"
+    if not missing and (judging := _live([row["job"] for row in files.read_jsonl(record)])):
+        console.print(f"the verdict is job {judging[-1]} already")
+        return
     after: list[str] = []
     for number, group in enumerate(_groups(missing, clusters)):
         after += _array(console, made, folder, number, group, clusters[group[0].arm], wish, after)
@@ -114,8 +118,15 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
         submission.show_script(text)
         return
     job = submission.hand_in(folder / "verdict.sh", text)
+    files.append_line(record, {"job": job, "after": done})
     console.print(f"job {job}: the verdict, when they have ended; it goes to {markup(str(made.folder))}")
     console.print(markup(f"watch: workbench runs --watch{terminal.elsewhere(made.root)}"), style="dim")
+
+
+def _live(numbers: Sequence[str]) -> list[str]:
+    """Those of some jobs that run or wait."""
+    states = slurm.states(numbers) or {}
+    return [number for number in numbers if number in states and states[number].is_live]
 
 
 def _groups(missing: Sequence[StudyRun], clusters: dict[str, Cluster]) -> list[list[StudyRun]]:
