@@ -213,6 +213,32 @@ def test_what_lies_on_this_machine_needs_no_store(
     assert not store.exists()
 
 
+def test_a_run_to_start_from_that_is_not_there_yet_is_said_and_is_no_error(
+    workbench: Workbench, tmp_path: Path, store: Path, hub: Hub, online: None
+) -> None:
+    recipe = write_recipe(tmp_path / "written", method={"name": "lora", "rank": 4, "init_from": "first"})
+    outcome = workbench("prefetch", str(recipe), "--runs", str(tmp_path / "runs"))
+    assert outcome.status == 0, outcome.output
+    assert "to be trained first" in outcome.output and "first" in outcome.output
+
+
+def test_a_cache_elsewhere_is_left_alone_and_said(
+    workbench: Workbench, recipe: Path, store: Path, hub: Hub, online: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(store.parent / "elsewhere"))
+    outcome = workbench("prefetch", str(recipe))
+    assert outcome.status == 0, outcome.output
+    assert f"it unset and HF_HOME={store}" in outcome.output
+    assert told(recipe, store) == [] and not (store.parent / "elsewhere").exists()
+
+
+def test_a_store_knows_its_reader_and_not_who_is_logged_in(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    made = stores.environment(Path("/cluster/store"))
+    assert made["HF_HOME"] == "/cluster/store" and made["HF_DATASETS_CACHE"] == "/cluster/store/datasets"
+    assert made["HF_HUB_CACHE"] is None and made["HF_TOKEN_PATH"] == str(store / "token")
+
+
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 
