@@ -23,7 +23,7 @@ SlurmdUser={user}
 SlurmctldPort={ports[0]}
 AuthType=auth/none
 CredType=cred/none
-AuthInfo=cred_expire=3
+AuthInfo=cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -46,8 +46,9 @@ SlurmdTimeout=10
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu,npu
-NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8
-NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8
+NodeName=DEFAULT CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8
+NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]}
 {partitions}
 """
 _STARTS_SECONDS = 30.0
@@ -88,9 +89,7 @@ class MiniSlurm:
                     start_new_session=True,
                 )  # fmt: skip
         deadline = time.monotonic() + _STARTS_SECONDS
-        while not (found := self.ask("sinfo", "-h", "-N", "-p", "debug", "-o", "%t").split()) or not _UP.issuperset(
-            found
-        ):
+        while not (found := set(self.ask("sinfo", "-h", "-N", "-p", "debug", "-o", "%t").split())) or found - _UP:
             assert time.monotonic() < deadline, f"Slurm does not come up: {found}\n{self._logs()}"
             time.sleep(0.1)
 
@@ -103,12 +102,17 @@ class MiniSlurm:
     def lose(self, node: str) -> None:
         """What is left of a node whose power fails: nothing."""
         self.kill(node)
+        tasks, steps = set(), set()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 variables = process.environ()
-                ours = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if ours and (process.name() == "slurmstepd" or variables.get("SLURMD_NODENAME") == node):
-                    process.kill()
+                conf = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if conf and variables.get("SLURMD_NODENAME") == node:
+                    tasks.add(process)
+                    steps |= {parent for parent in process.parents() if parent.name() == "slurmstepd"}
+        for process in (*steps, *tasks):  # first those that would tell of the others' end
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     def close(self) -> None:
         """End all jobs, then the daemons."""

@@ -111,7 +111,7 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
     for number, group in enumerate(_groups(missing, clusters)):
         after += _array(console, made, folder, number, group, clusters[group[0].arm], wish, after)
     done = sorted({*waited_for, *after})
-    step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder / "verdict-%j.log", done)
+    step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder, "verdict-%j.log", done)
     cluster = clusters[made.runs[0].arm]
     text = script.for_verdict(step, cluster, verdict, made.root)
     if wish.dry_run:
@@ -155,7 +155,7 @@ def _array(
     resolved = group[0].planned.resolved
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}"
     runs_file, name = folder / f"{stamp}.runs", made.loaded.name
-    step = Step(f"{name}: {len(group)} runs", name, folder / "run-%A_%a.log", list(after), wish.time)
+    step = Step(f"{name}: {len(group)} runs", name, folder, "run-%A_%a.log", after, wish.time)
     text = script.for_array(step, cluster, resolved, runs_file, made.root, len(group))
     if wish.dry_run:
         submission.show_script(text)
@@ -165,8 +165,7 @@ def _array(
     path = folder / f"{stamp}.sh"
     job = submission.hand_in(path, text)
     for at, run in enumerate(runs):
-        output = str(step.output).replace("%A", job).replace("%a", str(at))
-        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), output))
+        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), str(folder / f"run-{job}_{at}.log")))
     asked = submission.asked_for(resolved.recipe.target, cluster, wish)
     console.print(f"job {job}: {len(group)} runs, each on {asked}")
     return [job]
