@@ -260,10 +260,32 @@ def test_full_disk(place: Path, small_disk: Path, workbench: Callable[..., Outco
     arguments = ("train", "recipe.yaml", "--runs", str(small_disk), "--set", "method=full", "--set",
                  "training.checkpoint_every=1", "--set", "training.preflight=false")  # fmt: skip
     outcome = workbench(*arguments)
-    _one_clear_message(outcome, Bad("", ("No space left", "disk")))
+    _one_clear_message(outcome, Bad("", ("after step ", "No space left", "disk")))
     assert not list(small_disk.glob("*/adapter"))
     assert not list(small_disk.glob("*/status.json"))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    again = workbench(*arguments)
+    assert again.status == 0, again.output
+
+
+def test_lost_mount(place: Path, small_disk: Path, workbench: Callable[..., Outcome], monkeypatch: Any) -> None:
+    """The disk that the run lies on is gone between two steps; when it is back, the same command finishes."""
+    from workbench.training.callbacks import Recorder
+
+    log = Recorder.on_log
+
+    def lose(self: Recorder, args: Any, state: Any, *rest: Any, **named: Any) -> None:
+        if state.global_step == 1:
+            subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
+        log(self, args, state, *rest, **named)
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    arguments = ("train", "recipe.yaml", "--runs", str(small_disk), "--set", "training.checkpoint_every=1")
+    with monkeypatch.context() as lost:
+        lost.setattr(Recorder, "on_log", lose)
+        outcome = workbench(*arguments)
+    _one_clear_message(outcome, Bad("", ("after step 1", "metrics.jsonl", "cannot be written")))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(small_disk)], check=True)
     again = workbench(*arguments)
     assert again.status == 0, again.output
 

@@ -21,6 +21,10 @@ from workbench.visible import visible
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send to a job that is to stop."""
+ASKING = (signal.SIGINT, *STOPPING)
+"""All that asks a process to stop. They are held back while a bench process is started, until it can answer."""
+_is_alone = False
+"""Whether this process does nothing else."""
 _LOG = logging.getLogger("workbench")
 _LOG.addHandler(logging.NullHandler())  # before a run's log is opened, nothing is said twice on the terminal
 
@@ -67,10 +71,27 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def alone(main: Callable[[], int]) -> int:
+    """A bench process's whole work: `main`, and nothing that asks it to stop is heard after that has ended."""
+    global _is_alone
+    _is_alone = True
+    with listening():
+        return main()
+
+
 def ended(act: Callable[[], None]) -> int:
     """Run a bench process's work and return its exit status; errors are shown, a defect with its traceback."""
+    try:
+        return _ended(act)
+    finally:
+        if _is_alone:  # what is left is to leave
+            signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+
+
+def _ended(act: Callable[[], None]) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # held back by who started us
         act()
     except UserError as error:
         report(console, error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,6 +13,25 @@ from workbench import files
 from workbench.errors import Problem, RunError
 
 _TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+
+
+@contextlib.contextmanager
+def placed(where: Callable[[], str]) -> Iterator[None]:
+    """Say where in the work something could not be read or written.
+
+    Args:
+        where: asked when it happens (`step 17`).
+
+    Raises:
+        RunError: the same problems, each with that place.
+    """
+    try:
+        yield
+    except RunError as error:
+        raise RunError([replace(one, where=f"{where()}: {one.where}") for one in error.problems]) from error
+    except OSError as error:
+        problem = files.unwritable(Path(error.filename or "a file"), error)
+        raise RunError(replace(problem, where=f"{where()}: {problem.where}")) from error
 
 
 @contextlib.contextmanager

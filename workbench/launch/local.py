@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from workbench.bench import STOPPING
+from workbench.bench import ASKING, STOPPING
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import accelerate_config
 from workbench.recipe.schema import Target
@@ -50,6 +50,7 @@ def _torchrun_shape(target: Target) -> Sequence[str]:
 def become_worker(run: Run) -> NoReturn:
     """Turn this process into a worker on the run: srun started it as one, and its signals are to reach that."""
     line = command(WORKER, str(run.path))
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)  # kept over the change, until the worker can answer
     os.execve(line[0], line, _environment({}))
 
 
@@ -66,6 +67,7 @@ def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None
     Args:
         environment: what is other than here (None: not set).
     """
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)  # inherited: until the process can answer in words
     process = subprocess.Popen(command(module, *arguments), env=_environment(environment or {}))
     asked_to_stop = False
 
@@ -78,6 +80,7 @@ def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None
     try:
         while True:
             try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
                 code = process.wait()
             except KeyboardInterrupt:  # the terminal sent it to the child as well
                 continue

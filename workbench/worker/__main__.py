@@ -43,9 +43,8 @@ def main() -> int:
             run.note_attempt("end", status=status)
             raise SystemExit(status)
 
-    with bench.listening():
-        return bench.ended(work if found.is_main else lambda: companions.follow(go, run))
+    return bench.ended(work if found.is_main else lambda: companions.follow(go, run))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bench.alone(main))

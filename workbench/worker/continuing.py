@@ -19,7 +19,7 @@ from workbench.recipe.resolved import Resolved
 from workbench.runs import create
 from workbench.runs.run import Run
 
-_RESOLVED = "resolved.json"
+_RESOLVED = Run(Path()).resolved_file.name
 _CONDITIONS = "conditions.json"
 _CONTENTS = {
     "base": "the base's files",

@@ -3,29 +3,30 @@ and passing its exit status on (torchrun shows a traceback and makes every failu
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
-from types import FrameType
+import threading
 
 import psutil
 import torch.distributed.run
 from rich.console import Console
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from workbench.bench import ASKING
 from workbench.errors import ExitStatus
 from workbench.launch import local
-
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def main() -> int:
     """Start the processes, pass signals on to them once, and end as the one did that ended first."""
     logging.disable(logging.ERROR)  # torchrun's own account of a failure; ours is below
-    for number in _STOPPING:
-        signal.signal(number, _pass_on)
+    # held back here and so in the processes that are started, until each can answer; a thread passes them on
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    threading.Thread(target=_pass_on, daemon=True).start()
     options = torch.distributed.run.parse_args(sys.argv[1:])  # type: ignore[no-untyped-call]
     # the others are ours: torchrun gives processes half a minute to stop, and a checkpoint may take longer
     options.signals_to_handle = "SIGHUP,SIGQUIT"
@@ -45,13 +46,16 @@ def _threads(processes: int) -> int:
     return max(1, cores // processes)
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
+def _pass_on() -> None:
     """The processes have sessions of their own, so no terminal reaches them."""
-    children = psutil.Process().children()
-    if not children:
-        sys.exit(128 + number)
-    for child in children:
-        child.send_signal(number)
+    while True:
+        number = signal.sigwait(ASKING)
+        children = psutil.Process().children()
+        if not children:  # not started yet, or ended
+            os._exit(128 + number)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
 
 
 def _told(failures: dict[int, ProcessFailure]) -> int:

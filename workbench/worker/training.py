@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from workbench import bases, collective, files, place
+from workbench import bases, collective, files, place, saving
 from workbench.bases import Loading
 from workbench.data.prepare import Prepared
 from workbench.evaluation.items import suite_fingerprint
@@ -58,8 +58,7 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     model = bases.load_model(loading)
     model = apply(model, method, recipe.seed, pin.adapter_directory(start) if start else None)
     before = proof.digests(model)
-    is_pissa = isinstance(method, Lora) and method.variant == "pissa"
-    if is_pissa and place.here().is_main:
+    if _is_pissa(method) and place.here().is_main:
         results.save_pissa_start(model, run.pissa_start)
     rows, dtype = prepared.rows, bench.resolved.dtype
     if isinstance(recipe.objective, Dpo):
@@ -99,6 +98,16 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     stopper = Stopper()
     recorder = _steps(bench, trainer, tracker, stopper, steps, found)
     facts = proof.prove_trained(model, before)
+    cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
+    kept = {"parameters": counts, "work": asdict(work), "choices": asdict(choices), "proof": facts, "cost": cost}
+    _save(bench, trainer, model, rows, kept)
+    collective.wait()
+    stopper.raise_if_asked(steps, steps)  # asked in the last step: what it came to is saved now
+
+
+def _save(bench: Bench, trainer: Any, model: Any, rows: Any, kept: dict[str, Any]) -> None:
+    """Leave what the saved files must give again, what is known of the walk, and the result itself, last."""
+    run, method = bench.run, bench.resolved.recipe.method
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     probe = proof.probe_rows(_probe_ids(rows))
@@ -106,12 +115,13 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     weights = sharding.whole_weights(model) if sharding.is_spread(model.parameters()) else None
     if place.here().is_main:
         proof.save_probe(run.probe, probe, logits)
-        cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
-        kept = {"parameters": counts, "work": asdict(work), "choices": asdict(choices), "proof": facts, "cost": cost}
         files.write_json(run.training, kept)
-        results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
-    collective.wait()
-    stopper.raise_if_asked(steps, steps)  # asked in the last step: what it came to is saved now
+        start = run.pissa_start if _is_pissa(method) else None
+        results.save(model, bench.tokenizer, run.adapter, start, weights)
+
+
+def _is_pissa(method: Any) -> bool:
+    return isinstance(method, Lora) and method.variant == "pissa"
 
 
 def _kept(run: Run, progress: Progress) -> tuple[Path, int] | None:
@@ -135,7 +145,11 @@ def _steps(
     trainer.add_callback(recorder)
     trainer.add_callback(stopper)
     try:
-        with stopper, memory.told(lambda: f"step {trainer.state.global_step + 1}", bench.resolved.recipe, device):
+        with (
+            stopper,
+            saving.placed(lambda: f"after step {trainer.state.global_step}"),
+            memory.told(lambda: f"step {trainer.state.global_step + 1}", bench.resolved.recipe, device),
+        ):
             if found and start >= steps:  # stopped between the last step and the save: the trainer would take one more
                 trainer._load_from_checkpoint(str(found[0]))
             else:
