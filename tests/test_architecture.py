@@ -169,7 +169,8 @@ def test_help_check_and_runs_need_neither_scipy_nor_pyarrow(tmp_path: Path, monk
 def test_errors_and_the_schema_import_nothing_of_ours() -> None:
     assert ours("workbench.errors") == set()
     assert ours("workbench.recipe.section") == set()
-    assert ours("workbench.recipe.schema") == {"workbench.recipe.section"}
+    assert ours("workbench.recipe.tracking") == {"workbench.recipe.section"}
+    assert ours("workbench.recipe.schema") == {"workbench.recipe.section", "workbench.recipe.tracking"}
 
 
 def test_the_catalog_knows_errors_documents_and_itself_only() -> None:

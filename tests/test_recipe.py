@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from workbench import fingerprint, resources
 from workbench.errors import BaseError, DataError, RecipeError
-from workbench.recipe import schema
+from workbench.recipe import schema, tracking
 from workbench.recipe.identity import base_reference, identity, identity_hash
 from workbench.recipe.load import find, load
 from workbench.recipe.pin import pin
@@ -139,7 +139,7 @@ def test_an_extending_recipe_changes_what_it_says_and_keeps_the_rest(place: Work
     assert recipe.method == schema.Lora(rank=8, dropout=0.1)
     assert (recipe.training.steps, recipe.training.batch_size) == (7, 5)
     assert recipe.data == schema.Data(name="rows", split="train")
-    assert recipe.tracking.wandb == schema.Wandb(project="p", mode="offline", tags=["c"])
+    assert recipe.tracking.wandb == tracking.Wandb(project="p", mode="offline", tags=["c"])
 
 
 def test_what_belongs_to_a_renamed_thing_falls_away(place: Workplace) -> None:
@@ -208,7 +208,7 @@ def test_set_writes_values_lists_and_nested_fields(place: Workplace) -> None:
     assert recipe.method == schema.Lora(rank=4, targets=["q_proj", "v_proj"])
     assert recipe.training == schema.Training(learning_rate=1e-3, steps=3, batch_size=8)
     assert recipe.evaluation.base is False
-    assert recipe.tracking.wandb == schema.Wandb(project="p", mode="offline")
+    assert recipe.tracking.wandb == tracking.Wandb(project="p", mode="offline")
     assert (recipe.seed, recipe.base.init) == (5, "random")
 
 

@@ -322,11 +322,12 @@ def test_a_checkpoint_that_is_not_whole_is_left_out_for_the_one_before(
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_seal_covers_every_file(tmp_path: Path, damage: str) -> None:
     folders = {step: tmp_path / f"checkpoint-{step}" for step in (9, 10)}
-    for step, folder in folders.items():
-        (folder / "inner").mkdir(parents=True)
+    for step in folders:
+        fresh = checkpoints.aside(tmp_path) / f"checkpoint-{step}"
+        (fresh / "inner").mkdir(parents=True)
         for name in ("adapter_model.safetensors", "optimizer.pt", "inner/more.bin"):
-            (folder / name).write_text("content")
-        checkpoints.seal_newest(tmp_path, step)
+            (fresh / name).write_text("content")
+        checkpoints.finish(tmp_path, step, {})
     said: list[str] = []
     assert checkpoints.newest(tmp_path, said.append) == (folders[10], 10) and said == []
     spoil, reason = DAMAGES[damage]
@@ -340,10 +341,11 @@ def test_a_seal_covers_every_file(tmp_path: Path, damage: str) -> None:
 
 def test_the_newest_checkpoint_is_the_one_of_most_steps(tmp_path: Path) -> None:
     for step in (9, 100, 20):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        checkpoints.seal_newest(tmp_path, step)
+        (checkpoints.aside(tmp_path) / f"checkpoint-{step}").mkdir(parents=True)
+        checkpoints.finish(tmp_path, step, {})
     found = checkpoints.newest(tmp_path, print)
     assert found is not None and found[1] == 100
+    assert not (tmp_path / "checkpoint-9").exists(), "two are kept"
 
 
 # --- a walk that makes no sense --------------------------------------------------------------------------------------

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.text import Text
 
-from workbench.errors import ExitStatus, UserError, WorkbenchError
+from workbench.errors import ExitStatus, StopSignal, UserError, WorkbenchError
 from workbench.visible import visible
 
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send to a job that is to stop."""
 _LOG = logging.getLogger("workbench")
 _LOG.addHandler(logging.NullHandler())  # before a run's log is opened, nothing is said twice on the terminal
 
@@ -40,6 +46,27 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Inside, SIGTERM and SIGUSR1 (which schedulers send before a time limit) end the work in words. Only the first
+    one: the time after it is for ending."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_IGN)
+        raise StopSignal(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, end) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def ended(act: Callable[[], None]) -> int:
     """Run a bench process's work and return its exit status; errors are shown, a defect with its traceback."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -52,6 +79,10 @@ def ended(act: Callable[[], None]) -> int:
         console.print(visible(str(error)), markup=False, style="red")
         _LOG.error(str(error))
         return int(error.exit_status)
+    except StopSignal as asked:
+        console.print(f"stopped by {asked}; the same command continues it", style="yellow")
+        _LOG.info("stopped by %s", asked)
+        return int(asked.exit_status)
     except KeyboardInterrupt:
         if console.is_terminal:
             console.print()  # the terminal wrote ^C on this line

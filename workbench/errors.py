@@ -15,6 +15,9 @@
     +-- StoppedError              exit 75  stopped from outside; the same command continues
     +-- LostError                 exit 76  another process of the same run is gone
     `-- ComparisonRefusedError     exit 3   the runs cannot be compared (or no verdict where one was demanded)
+
+    KeyboardInterrupt             exit 130 Ctrl-C
+    `-- StopSignal                exit 75  the same from a scheduler, at a moment where nothing is kept aside
 """
 
 from __future__ import annotations
@@ -107,6 +110,13 @@ class EvaluationError(UserError):
 
 class StoppedError(WorkbenchError):
     """Stopped from outside, with everything kept: the same command continues."""
+
+    exit_status = ExitStatus.PREEMPTED
+
+
+class StopSignal(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1 at any moment of a bench process but a training step, which is finished first. No library may
+    take it for a failure."""
 
     exit_status = ExitStatus.PREEMPTED
 

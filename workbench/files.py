@@ -178,11 +178,12 @@ def _remove_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*"):
         process = leftover.name.removeprefix(prefix)
         # not digits: another machine, whose name begins with this one's
-        if process.isdigit() and (int(process) == os.getpid() or not _is_alive(int(process))):
+        if process.isdigit() and (int(process) == os.getpid() or not is_alive(int(process))):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of that number on this machine."""
     try:
         os.kill(process, 0)  # signal 0 only asks
     except ProcessLookupError:

@@ -33,10 +33,15 @@ _SLURM = {
 """torchrun's names -> srun's."""
 
 
+def in_step() -> bool:
+    """Whether srun started this process as one of a run's. Without an address to meet at, or outside of a step, its
+    names only say that somebody called us inside of a job."""
+    return "RANK" not in os.environ and "MASTER_ADDR" in os.environ and "SLURM_STEP_ID" in os.environ
+
+
 def take() -> Place:
     """This process's place, written into the environment under torchrun's names, where torch and accelerate look."""
-    # Without an address to meet at, or outside of a step, they only say that somebody called us inside of a job.
-    if "RANK" not in os.environ and "MASTER_ADDR" in os.environ and "SLURM_STEP_ID" in os.environ:
+    if in_step():
         known = {ours: os.environ[theirs] for ours, theirs in _SLURM.items() if theirs in os.environ}
         os.environ.update(known if "RANK" in known else {})
     return here()

@@ -11,7 +11,7 @@ from workbench.runs.run import Run
 
 class Facts(dict[str, Any]):
     """Dotted field -> value. Fields of the recipe stand under their own names (`method.rank`), the others under
-    `base.files`, `rows`, `prepared`, `budget`, `versions`, `machine` and `scoring`."""
+    `base.files`, `rows`, `prepared`, `budget`, `versions`, `machine`, `continued` and `scoring`."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -26,9 +26,9 @@ class Facts(dict[str, Any]):
 
 _NOT_IN_THE_ACCOUNT = {"lengths_up_to", "contamination", "suite_items"}
 _BUDGET = ("steps", "examples", "tokens", "counted_tokens", "text_bytes", "training_flops")
-OPEN_SECTIONS = ("rows", "prepared", "budget", "versions", "machine", "scoring")
+OPEN_SECTIONS = ("rows", "prepared", "budget", "versions", "machine", "scoring", "continued")
 """Sections of recorded facts: what stands in them depends on the run."""
-TRAINED_ONLY = ("objective", "data", "training", "rows", "prepared", "budget", "init_from")
+TRAINED_ONLY = ("objective", "data", "training", "rows", "prepared", "budget", "init_from", "continued")
 """Sections that say nothing about a run in which nothing was trained."""
 
 
@@ -49,16 +49,26 @@ def declared_facts(resolved: Mapping[str, Any], identity: Mapping[str, Any]) -> 
     return _without_what_is_not_trained(facts)
 
 
-def run_facts(run: Run, suite: str) -> Facts:
-    """Everything that is known of a finished run that was scored on a suite."""
-    manifest, results = files.read_json(run.manifest), files.read_json(run.results(suite))
-    facts: dict[str, Any] = dict(declared_facts(files.read_json(run.resolved_file), files.read_json(run.identity_file)))
+def training_facts(resolved: Mapping[str, Any], identity: Mapping[str, Any], manifest: Mapping[str, Any]) -> Facts:
+    """What the steps of a run depend on: what was declared, the base's files, versions and the machine."""
+    facts: dict[str, Any] = dict(declared_facts(resolved, identity))
     del facts["base.content"]  # the same, file by file
     facts |= _base_files(manifest["base"]["files"])
     facts["base.tokenizer"] = manifest.get("tokenizer")
     facts |= _flat(manifest["versions"], "versions")
     facts["git_commit"] = manifest["git_commit"]
     facts |= _flat(manifest["hardware"], "machine")
+    if facts["trained"]:
+        facts["prepared.template"] = manifest["template"]
+    return Facts(facts)
+
+
+def run_facts(run: Run, suite: str) -> Facts:
+    """Everything that is known of a finished run that was scored on a suite."""
+    manifest, results = files.read_json(run.manifest), files.read_json(run.results(suite))
+    resolved, identity = files.read_json(run.resolved_file), files.read_json(run.identity_file)
+    facts: dict[str, Any] = dict(training_facts(resolved, identity, manifest))
+    facts |= _changed_on_the_way(manifest.get("continued", []))
     # resolved.json says how the run was scored last; how it was scored on this suite, the results do
     facts |= _flat(results.get("evaluation", {}), "evaluation")
     for key in ("fingerprint", "questions_fingerprint", "metric_version"):
@@ -69,12 +79,19 @@ def run_facts(run: Run, suite: str) -> Facts:
         account = files.read_json(run.data)
         facts["scoring.items_trained_on"] = _items_trained_on(run, suite, facts["data.contamination"], account, results)
         facts |= _flat({key: value for key, value in account.items() if key not in _NOT_IN_THE_ACCOUNT}, "prepared")
-        facts["prepared.template"] = manifest["template"]
         if facts["base.init"] == "random":
             facts["scoring.positions_never_trained"] = _positions_never_trained(account, results)
         cost = files.read_json(run.cost)
         facts |= {f"budget.{key}": cost[key] for key in _BUDGET}
     return _without_what_is_not_trained(facts)
+
+
+def _changed_on_the_way(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Conditions that changed the result while a run was trained, each with what it was and became after which step."""
+    told: dict[str, list[str]] = {}
+    for one in changes:
+        told.setdefault(f"continued.{one['field']}", []).append(f"{one['was']}, {one['is']} from step {one['step']} on")
+    return {field: "; ".join(words) for field, words in told.items()}
 
 
 def _scored_under(conditions: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,7 @@ RULES: tuple[FieldRule, ...] = (
     FieldRule("evaluation.base", harmless="whether the base is scored as well"),
     FieldRule("evaluation.batch_size", harmless="padding is masked out", limit=_EXACT),
     FieldRule("target.name", harmless="the device kind and the device itself are compared"),
+    FieldRule("target.cluster", harmless="where it ran; the device itself is compared"),
     FieldRule("target.usd_per_hour", harmless="a price; each run's money is counted at its own"),
     FieldRule("target.power_watts", harmless="for an estimate of energy only"),
     FieldRule("target.micro_batch_tokens", harmless="how a step is cut; losses are summed", limit=_HOWEVER_CUT),

@@ -7,7 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from rich.console import Console
+
+from workbench.bench import STOPPING
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import accelerate_config
 from workbench.recipe.schema import Target
@@ -43,14 +47,21 @@ def _torchrun_shape(target: Target) -> Sequence[str]:
     return ("--nnodes", str(target.nodes), *processes, *place)
 
 
+def become_worker(run: Run) -> NoReturn:
+    """Turn this process into a worker on the run: srun started it as one, and its signals are to reach that."""
+    line = command(WORKER, str(run.path))
+    os.execve(line[0], line, _environment())
+
+
+def _environment() -> dict[str, str]:
+    """Bench processes never phone home about use; nothing of the run depends on it."""
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
+
+
 def run_bench(module: str, *arguments: str) -> int:
-    """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop. A SIGTERM
-    is passed on, and the status then says so, also where it came before the process could listen."""
-    environment = dict(os.environ)
-    # bench processes never phone home about use; nothing of the run depends on it
-    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    process = subprocess.Popen(command(module, *arguments), env=environment)
+    """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop. SIGTERM and
+    SIGUSR1 are passed on, and the status then says so, also where they came before the process could listen."""
+    process = subprocess.Popen(command(module, *arguments), env=_environment())
     asked_to_stop = False
 
     def stop(*_: object) -> None:
@@ -58,20 +69,31 @@ def run_bench(module: str, *arguments: str) -> int:
         asked_to_stop = True
         process.terminate()  # else it would work on without us
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         while True:
             try:
-                status = _status(process.wait())
+                code = process.wait()
             except KeyboardInterrupt:  # the terminal sent it to the child as well
                 continue
-            return ExitStatus.PREEMPTED if status and asked_to_stop else status
+            if code and asked_to_stop:
+                return ExitStatus.PREEMPTED
+            if code < 0:
+                Console(stderr=True, highlight=False, soft_wrap=True).print(ended_by("it", -code), style="red")
+            return 128 - code if code < 0 else code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _status(code: int) -> int:
-    return 128 + signal.Signals(-code).value if code < 0 else code
+def ended_by(who: str, number: int) -> str:
+    """What is told of a process that a signal ended: it could not say so itself."""
+    hints = {
+        signal.SIGKILL: " (is the memory full?)",
+        signal.SIGBUS: " (a lost mount, or a full disk, under a file that was being read?)",
+    }
+    name = signal.Signals(number)
+    return f"{who} was ended by {name.name}{hints.get(name, '')}; the same command goes on from the last checkpoint"
 
 
 def prepare(run: Run) -> None:
@@ -94,7 +116,7 @@ def train(run: Run, *arguments: str) -> int:
             Problem(
                 "target.nodes",
                 f"{target.nodes} nodes are not started from one of them",
-                "`workbench train RECIPE --dry-run` prints what each node runs",
+                "`workbench submit` hands it to Slurm; `workbench train RECIPE --dry-run` prints what a node runs",
             )
         )
     prepare(run)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from workbench.recipe.section import Flag, Section
+from workbench.recipe.tracking import Tracking
 
 
 class Base(Section):
@@ -221,6 +222,8 @@ class Target(Section):
 
     name: str = "auto"
     """A name of `workbench targets` or of a `targets.yaml` beside the recipe, or `auto`: what this machine has."""
+    cluster: str | None = None
+    """A cluster's profile (`slurm/NAME.yaml`), for `workbench submit`. None: the one whose target this is."""
     devices: Annotated[int, Field(ge=1)] = 1
     """Devices (processes) of one node."""
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -245,28 +248,6 @@ class Target(Section):
     """What an hour of one device costs, US dollars. None: the catalog's, where it has one."""
     power_watts: Annotated[float, Field(gt=0)] | None = None
     """Power of one device under load, to estimate energy where no counter measures it. None: the catalog's."""
-
-
-class Wandb(Section):
-    """Weights & Biases."""
-
-    project: str
-    """Project the run appears in."""
-    entity: str | None = None
-    """User or team; None: the account's default."""
-    group: str | None = None
-    """Group in the project's table; None: the recipe's name."""
-    tags: list[str] = Field(default_factory=list)
-    """Tags of the run."""
-    mode: Literal["auto", "online", "offline"] = "auto"
-    """auto: online where a key is set up, else offline (send it later with `wandb sync`)."""
-
-
-class Tracking(Section):
-    """Where the run is shown beside its own directory. A tracker that fails never ends a run."""
-
-    wandb: Wandb | None = None
-    """Log to Weights & Biases."""
 
 
 class Recipe(Section):

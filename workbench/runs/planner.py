@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
-from workbench.errors import UserError
+from workbench.errors import Problem, RunError, UserError
 from workbench.plan.fixes import Fix, fixes
 from workbench.plan.jobs import job_of, target_of
-from workbench.plan.prediction import Correction, Prediction, predict
-from workbench.recipe import variants
+from workbench.plan.prediction import GIB, Correction, Prediction, predict
+from workbench.recipe import settings, variants
 from workbench.recipe.architecture import architecture_of
 from workbench.recipe.lengths import lengths_of
 from workbench.recipe.resolved import Resolved
@@ -74,6 +74,31 @@ def made_to_fit(resolved: Resolved, correction: Correction) -> list[Fix]:
             return None
 
     return fixes(resolved, longest(resolved), with_settings, lambda prediction: prediction.verdict == "fits")
+
+
+def refuse_misfit(resolved: Resolved) -> None:
+    """Refuse what cannot fit even in its usual step with little overhead.
+
+    Raises:
+        RunError: says what is needed, what is there, and what makes it fit.
+    """
+    try:
+        found = predicted(resolved)
+    except UserError:  # a base that cannot be counted at the desk: the pre-flight on the device will tell
+        return
+    has, needed = found.target.memory_bytes, found.device_bytes
+    if has is None or needed.low <= has or found.lengths_source == "maximum":
+        return  # without the rows' lengths nothing is proved: the pre-flight tries the real ones on the device
+    fix = next(iter(made_to_fit(resolved, Correction())), None)
+    advice = "take a smaller base or a larger target" if fix is None else settings.options(fix.settings)
+    raise RunError(
+        Problem(
+            "target",
+            f"{resolved.target.name} has {has / GIB:.1f} GiB a device, and this needs {needed.low / GIB:.1f} to "
+            f"{needed.high / GIB:.1f} (`workbench plan` shows of what)",
+            f"what makes it fit: {advice}",
+        )
+    )
 
 
 def as_words(prediction: Prediction) -> dict[str, Any]:

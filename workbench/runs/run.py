@@ -128,6 +128,16 @@ class Run:
         return self.path / "attempts.jsonl"
 
     @property
+    def jobs(self) -> Path:
+        """The scheduler's jobs that were submitted for it."""
+        return self.path / "jobs.jsonl"
+
+    @property
+    def job_script(self) -> Path:
+        """The script of the newest of them."""
+        return self.path / "job.sh"
+
+    @property
     def log(self) -> Path:
         """What the worker printed."""
         return self.path / "log"

@@ -12,7 +12,7 @@ from typing import Any
 import wandb
 
 from workbench.recipe.resolved import Resolved
-from workbench.recipe.schema import Wandb
+from workbench.recipe.tracking import Wandb
 from workbench.runs.run import Run
 
 _AXES = {"train/*": "train/tokens", "eval/*": "train/tokens"}

@@ -1,40 +1,76 @@
-"""Checkpoints are complete or not there: a seal with the hash of every file is written last, and checked before use."""
+"""Checkpoints are complete or not there: written aside, flushed, sealed with the hash of every file, then renamed. The
+hashes are checked before use: a disk may have lost what it had."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from workbench import files
 from workbench.errors import RunError
+from workbench.plan.disk import KEPT_CHECKPOINTS
 
 SEAL = "sealed.json"
 """Written last into a checkpoint."""
+_ASIDE = ".unfinished"
 
 
-def seal_newest(folder: str | Path, step: int) -> None:
-    """Flush every file of `checkpoint-STEP` to disk, then write its seal."""
-    path = Path(folder) / f"checkpoint-{step}"
+def aside(folder: Path) -> Path:
+    """Where a checkpoint of `folder` is written until it is whole."""
+    return folder / _ASIDE
+
+
+def finish(folder: Path, step: int, beside: Mapping[str, Any]) -> None:
+    """Make the checkpoint of a step that lies aside one of `folder`, and remove those that are not kept any more.
+
+    Args:
+        beside: more JSON files for it, by name.
+    """
+    fresh = aside(folder) / _name(step)
+    for name, value in beside.items():
+        files.write_json(fresh / name, value)
     hashes = {}
-    for file in sorted(path.rglob("*")):
+    for file in sorted(fresh.rglob("*")):
         if file.is_file():
             files.flush(file)
-            hashes[file.relative_to(path).as_posix()] = _digest(file)
-    files.write_json(path / SEAL, {"step": step, "files": hashes})
+            hashes[file.relative_to(fresh).as_posix()] = _digest(file)
+    files.write_json(fresh / SEAL, {"step": step, "files": hashes})
+    files.flush(fresh)
+    place = folder / _name(step)
+    if place.exists():  # walked once more, from an older one
+        shutil.rmtree(place)
+    fresh.rename(place)
+    shutil.rmtree(aside(folder))
+    files.flush(folder)
+    for old in _newest_first(folder)[KEPT_CHECKPOINTS:]:
+        shutil.rmtree(old)
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, int] | None:
     """The newest checkpoint that is whole, with its step; those that are not are removed, saying so."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for path in found:
+    shutil.rmtree(aside(folder), ignore_errors=True)
+    for path in _newest_first(folder):
         reason = _flaw(path)
         if reason is None:
-            return path, int(path.name.rpartition("-")[2])
+            return path, _step(path)
         say(f"{path.name} is left out: {reason}")
         shutil.rmtree(path)
     return None
+
+
+def _name(step: int) -> str:
+    return f"checkpoint-{step}"  # as the library calls it
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
 
 
 def _flaw(path: Path) -> str | None:

@@ -6,7 +6,7 @@ depends on memory or devices. Every micro-batch's loss is a sum divided by the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -58,6 +58,8 @@ class WholeSteps(Spread):
 
     step_sampler: StepSampler
     step_collator: Any
+    beside: Mapping[str, Any]
+    """JSON files for every checkpoint, by name: what a run that goes on is held against."""
     facts: StepFacts
     train_dataset: Any
     accelerator: Any
@@ -138,13 +140,18 @@ class WholeSteps(Spread):
         """Not the trainer's estimate (it counts 6 N for every method): workbench.plan.cost counts."""
         return 0
 
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where the library writes its checkpoints: aside, until they are whole."""
+        return str(checkpoints.aside(Path(self.args.output_dir)))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The library's checkpoint (without TRL's model card), then our seal over all of it."""
-        with saving.told(Path(self.args.output_dir)):
+        folder = Path(self.args.output_dir)
+        with saving.told(folder):
             Trainer._save_checkpoint(self, model, trial)
-        collective.wait()  # every process writes its random state
-        if self.args.should_save:
-            checkpoints.seal_newest(self.args.output_dir, self.state.global_step)
+            collective.wait()  # every process writes its random state
+            if self.args.should_save:
+                checkpoints.finish(folder, self.state.global_step, self.beside)
         collective.wait()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from workbench.data.sharing import SharedCollator
 from workbench.errors import Problem, TrainingError
 from workbench.methods.apply import as_fp32
 from workbench.plan import steps
-from workbench.plan.disk import KEPT_CHECKPOINTS
 from workbench.plan.steps import Length
 from workbench.recipe.schema import Dpo, Recipe
 from workbench.training import sharding
@@ -42,12 +42,14 @@ def build(
     dtype: str,
     pad_id: int,
     choices: Choices,
+    beside: Mapping[str, Any],
 ) -> WholeSteps:
     """The trainer of a recipe's objective over prepared rows.
 
     Args:
         rows: tokenised rows (for dpo with reference log-probabilities).
         checkpoints: directory that checkpoints are written to.
+        beside: JSON files for every checkpoint, by name.
 
     Raises:
         TrainingError: `training.router_loss` on a base that has no such loss.
@@ -80,6 +82,7 @@ def build(
         trainer.head = CountedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
     trainer.remove_callback(PrinterCallback)  # our own recorder shows the steps
     _take_part(trainer, target.sharding == "fsdp" and device == "cpu")
+    trainer.beside = beside
     trainer.step_sampler = StepSampler(len(rows), training.batch_size, recipe.seed)
     as_fp32(model)
     return trainer
@@ -117,7 +120,6 @@ def _shared_arguments(recipe: Recipe, num_steps: int, device: str, dtype: str) -
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": training.checkpoint_every,
-        "save_total_limit": KEPT_CHECKPOINTS,
         "gradient_checkpointing": target.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if target.gradient_checkpointing else None,
         "report_to": "none",

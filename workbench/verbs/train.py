@@ -6,80 +6,74 @@ import json
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from workbench import files
-from workbench.errors import Problem, RunError, UserError
+from workbench import files, place
+from workbench.errors import Problem, RunError
 from workbench.launch import local
-from workbench.plan.prediction import GIB, Correction
-from workbench.recipe import pin, resolve, settings
+from workbench.recipe import pin, resolve
 from workbench.recipe.load import load
-from workbench.recipe.resolved import Resolved
-from workbench.runs import create, ledger, planner
-from workbench.runs.planned import planned
+from workbench.runs import create, ledger, lock, planner
+from workbench.runs.planned import is_scored, planned
 from workbench.runs.run import Run
 from workbench.verbs import terminal
 from workbench.visible import markup
 
+_LOOK_AGAIN_SECONDS = 2.0
+
 
 def train(recipe: Path, overrides: Sequence[str], root: Path, dry_run: bool = False) -> None:
-    """Resolve, make or find the run, and bring it to its end; a dry run only says by what command."""
+    """Resolve, make or find the run, and bring it to its end; a dry run only says by what command. A run's directory in
+    place of a recipe is gone on with as it is."""
     console = terminal.console()
+    if recipe.is_dir():
+        if overrides:
+            raise RunError(Problem(f"--set {overrides[0]}", "a run is frozen", "set it where you train the recipe"))
+        _go_on(console, create.named_run(root, str(recipe)), dry_run)
+        return
     resolved = resolve.resolve(load(recipe, overrides))
     if resolved.base.kind == "hub" or resolved.data.card.source.hub:
         console.print("looking up the base and the rows ...", style="dim")
     wanted = planned(resolved, root)
+    known = wanted.find(root)
+    if not known and not dry_run:
+        planner.refuse_misfit(wanted.resolved)
+    older = None if known else create.nearest(root, wanted.resolved, wanted.facts)
+    if dry_run or not wanted.is_done(root):
+        known = wanted.open(root)
+    assert known is not None, "what is done is there"
+    if older and not dry_run:
+        console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
+    _go_on(console, known, dry_run)
+
+
+def _go_on(console: Console, run: Run, dry_run: bool) -> None:
+    """Do what is left of a run."""
     if dry_run:
-        run = wanted.open(root)
         local.prepare(run)
         print(_typed(local.worker_command(run)))  # alone and unwrapped, to be pasted or piped
         return
-    known = wanted.find(root)
-    if known and wanted.is_done(root):
-        console.print(f"{markup(known.name)} is finished already; nothing to do")
-        _show_result(console, known)
+    resolved = run.resolved()
+    while place.in_step() and not resolved.trains and lock.is_held(run):
+        time.sleep(_LOOK_AGAIN_SECONDS)  # a run that is trained on this base scores it for us
+    if run.is_finished() and is_scored(run, resolved.suite):
+        console.print(f"{markup(run.name)} is finished already; nothing to do")
+        _show_result(console, run)
         return
-    if not known:
-        _refuse_misfit(wanted.resolved)
-    older = None if known else create.nearest(root, wanted.resolved, wanted.facts)
-    run = wanted.open(root)
-    if older:
-        console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
+    if place.in_step():
+        local.prepare(run)
+        local.become_worker(run)
     console.print(f"run {markup(str(run.path))}")
     console.print("loading the libraries ...", style="dim")
     status = local.train(run)
     if status:
         sys.exit(status)
     _show_result(console, run)
-
-
-def _refuse_misfit(resolved: Resolved) -> None:
-    """Refuse what cannot fit even in its usual step with little overhead.
-
-    Raises:
-        RunError: says what is needed, what is there, and what makes it fit.
-    """
-    try:
-        found = planner.predicted(resolved)
-    except UserError:  # a base that cannot be counted at the desk: the pre-flight on the device will tell
-        return
-    has, needed = found.target.memory_bytes, found.device_bytes
-    if has is None or needed.low <= has or found.lengths_source == "maximum":
-        return  # without the rows' lengths nothing is proved: the pre-flight tries the real ones on the device
-    fix = next(iter(planner.made_to_fit(resolved, Correction())), None)
-    advice = "take a smaller base or a larger target" if fix is None else settings.options(fix.settings)
-    raise RunError(
-        Problem(
-            "target",
-            f"{resolved.target.name} has {has / GIB:.1f} GiB a device, and this needs {needed.low / GIB:.1f} to "
-            f"{needed.high / GIB:.1f} (`workbench plan` shows of what)",
-            f"what makes it fit: {advice}",
-        )
-    )
 
 
 def _typed(command: Sequence[str]) -> str:

@@ -43,7 +43,8 @@ def main() -> int:
             run.note_attempt("end", status=status)
             raise SystemExit(status)
 
-    return bench.ended(work if found.is_main else lambda: companions.follow(go, run))
+    with bench.listening():
+        return bench.ended(work if found.is_main else lambda: companions.follow(go, run))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from workbench.data import formats, splits
 from workbench.data.formats import BadRow, Example
 from workbench.recipe import hardware, pin
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
-from workbench.recipe.schema import Lora, Oft, Qlora, Recipe, Target, Tracking, Vera
+from workbench.recipe.schema import Lora, Oft, Qlora, Recipe, Target, Vera
 from workbench.recipe.section import Section
+from workbench.recipe.tracking import Tracking
 from workbench.training.memory import accelerator
 from workbench.worker.preflight import lengths_of
 from workbench.worker.setup import Bench

@@ -16,8 +16,9 @@ from rich.console import Console
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from workbench.errors import ExitStatus
+from workbench.launch import local
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def main() -> int:
@@ -69,9 +70,7 @@ def _told(failures: dict[int, ProcessFailure]) -> int:
         return ExitStatus.INTERNAL
     if first.exitcode > 0:
         return first.exitcode
-    name = signal.Signals(-first.exitcode).name
-    advice = " (is the memory full?)" if name == "SIGKILL" else ""
-    words = f"process {rank} of the run was ended by {name}{advice}; the same command goes on from the last checkpoint"
+    words = local.ended_by(f"process {rank} of the run", -first.exitcode)
     Console(stderr=True, highlight=False, soft_wrap=True).print(words, style="red", markup=False)
     return 128 - first.exitcode
 

@@ -12,7 +12,7 @@ from workbench.recipe import resolve
 from workbench.recipe.resolved import Resolved
 from workbench.runs.run import Run
 from workbench.tracking.tracker import NullTracker, tracker_for
-from workbench.worker import contamination, scoring, training
+from workbench.worker import contamination, continuing, scoring, training
 from workbench.worker.finishing import finish
 from workbench.worker.joining import join
 from workbench.worker.setup import set_up, settle, write_manifest
@@ -41,6 +41,8 @@ def go(run: Run, suite_name: str | None, folder: Path) -> None:
 def _go(run: Run, resolved: Resolved, threads: int, suite_name: str | None, folder: Path, progress: Progress) -> None:
     is_main = place.here().is_main
     suite = resolve.find_suite(suite_name, folder, "--suite") if suite_name else resolved.suite
+    if not (run.adapter.exists() or run.is_finished()):
+        collective.from_main(lambda: continuing.refuse_other_contents(run, resolved))
     bench = set_up(run, resolved, suite, progress)
     if is_main:
         write_manifest(bench, threads)

@@ -29,6 +29,7 @@ from workbench.training import checkpoints, energy, memory, sharding, speed, tra
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
 from workbench.training.stopping import Stopper
+from workbench.worker import continuing
 from workbench.worker.preflight import Preflight
 from workbench.worker.setup import Bench, rows_of
 
@@ -66,11 +67,23 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     work, counts = counting.work_of(model), counting.parameter_counts(model)
     choices = speed.chosen(bench.resolved, work)
     set_seed(recipe.seed)
+    found = collective.from_main(lambda: _kept(run, progress))
+    conditions = collective.from_main(
+        lambda: continuing.held_against(run, found, continuing.now(run, bench.resolved, prepared.account), progress)
+    )
     trainer: Any = trainers.build(
-        recipe, model, bench.tokenizer, rows, run.checkpoints, device, dtype, bench.pad_id, choices
+        recipe,
+        model,
+        bench.tokenizer,
+        rows,
+        run.checkpoints,
+        device,
+        dtype,
+        bench.pad_id,
+        choices,
+        conditions.beside(bench.resolved),
     )
     steps = trainers.length(recipe, len(rows)).steps
-    found = collective.from_main(lambda: _kept(run, progress))
     progress.say(
         f"{recipe.method.name} on {len(rows):,} examples, {steps:,} steps of "
         f"{min(recipe.training.batch_size, len(rows)):,}: "
@@ -83,7 +96,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         torch.manual_seed(recipe.seed + place.here().rank)  # else every process would drop out the same
     if recipe.training.preflight and not found:
         trainer.add_callback(Preflight(bench, trainer, steps))
-    recorder = _steps(bench, trainer, tracker, steps, found)
+    stopper = Stopper()
+    recorder = _steps(bench, trainer, tracker, stopper, steps, found)
     facts = proof.prove_trained(model, before)
     # The trainer leaves its bf16 arithmetic around the forward; the saved files are loaded without it.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -97,6 +111,7 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
         files.write_json(run.training, kept)
         results.save(model, bench.tokenizer, run.adapter, run.pissa_start if is_pissa else None, weights)
     collective.wait()
+    stopper.raise_if_asked(steps, steps)  # asked in the last step: what it came to is saved now
 
 
 def _kept(run: Run, progress: Progress) -> tuple[Path, int] | None:
@@ -106,7 +121,9 @@ def _kept(run: Run, progress: Progress) -> tuple[Path, int] | None:
     return found
 
 
-def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tuple[Path, int] | None) -> Recorder:
+def _steps(
+    bench: Bench, trainer: Any, tracker: Tracker, stopper: Stopper, steps: int, found: tuple[Path, int] | None
+) -> Recorder:
     """Take the steps after the checkpoint that was found (or all of them), and return what was recorded of all."""
     start = found[1] if found else 0
     bar = bench.progress.bar("train", steps, start=start)
@@ -115,7 +132,6 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
     meter = energy.meter(device) if counts else energy.counted_elsewhere()
     recorder = Recorder(bench.run.metrics, bar, tracker.log, device, meter)
     recorder.trainer = trainer
-    stopper = Stopper()
     trainer.add_callback(recorder)
     trainer.add_callback(stopper)
     try:
@@ -124,7 +140,8 @@ def _steps(bench: Bench, trainer: Any, tracker: Tracker, steps: int, found: tupl
                 trainer._load_from_checkpoint(str(found[0]))
             else:
                 trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
-                stopper.raise_if_stopped(trainer.state.global_step, steps)
+            if trainer.state.global_step < steps:
+                stopper.raise_if_asked(trainer.state.global_step, steps)
     finally:
         bar.close()
     return recorder
