@@ -85,7 +85,10 @@ def signal_command(number: int) -> Callable[[Started, random.Random, Place], str
 
 
 def interrupt(started: Started, _: random.Random, __: Place) -> str:
-    """Ctrl-C: the terminal sends it to the process group."""
+    """Ctrl-C: the terminal sends it to the process group. From the command's first words on: until it runs our code, the
+    interpreter answers with a traceback, whatever we do."""
+    while started.status() is None and not started.said():
+        time.sleep(_LOOK_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(started.process.pid, signal.SIGINT)
     return "the process group"
