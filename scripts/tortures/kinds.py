@@ -85,8 +85,8 @@ def signal_command(number: int) -> Callable[[Started, random.Random, Place], str
 
 
 def interrupt(started: Started, _: random.Random, __: Place) -> str:
-    """Ctrl-C: the terminal sends it to the process group. From the command's first words on: until it runs our code, the
-    interpreter answers with a traceback, whatever we do."""
+    """Ctrl-C: the terminal sends it to the process group. From the command's first words on: until it runs our code,
+    the interpreter answers with a traceback, whatever we do."""
     while started.status() is None and not started.said():
         time.sleep(_LOOK_SECONDS)
     with contextlib.suppress(ProcessLookupError):
