@@ -25,7 +25,7 @@ os.environ.update(
 )
 
 import json  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -155,13 +155,21 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from workbench.launch import local
 
-    def run_bench(module: str, *arguments: str) -> int:
+    def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None] | None = None) -> int:
         name = f"{module}.__main__" if module == "workbench.worker" else module
         monkeypatch.setattr(sys, "argv", [module, *arguments])
+        before = dict(os.environ)
+        os.environ.update({key: value for key, value in (environment or {}).items() if value is not None})
+        for key in [key for key, value in (environment or {}).items() if value is None]:
+            os.environ.pop(key, None)
         try:
             return int(importlib.import_module(name).main())
         except SystemExit as stop:
             return int(stop.code or 0)
+        finally:
+            for key in environment or {}:
+                os.environ.pop(key, None)
+            os.environ.update({key: value for key, value in before.items() if key in (environment or {})})
 
     monkeypatch.setattr(local, "run_bench", run_bench)
 

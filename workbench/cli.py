@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from workbench import cli_cluster
+from workbench.arguments import RUNS, Confounds, Overrides, RecipePath, Root, RunName
+
 app = typer.Typer(
     name="workbench",
     help="A fine-tuning workbench: a recipe in, a proven adapter and the evidence for it out.",
@@ -17,17 +20,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set method.rank=8")
-]
-Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are kept.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name (or its beginning), or its directory.")]
-Confounds = Annotated[
-    bool, typer.Option("--allow-confounds", help="Show numbers although runs differ in more than is declared, marked.")
-]
-_RUNS = Path("runs")
 
 
 def _listed(words: list[str] | None) -> list[str]:
@@ -56,7 +48,7 @@ def options(
 def train(
     recipe: RecipePath,
     set_: Overrides = None,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Make the run's directory, print the worker's command line, start nothing."),
@@ -92,7 +84,7 @@ def rehearse(
     recipe: RecipePath,
     set_: Overrides = None,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep what was made, in a new directory.")] = None,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
 ) -> None:
     """Go through every stage of a run in about a minute, on a small twin of the base with the longest of the real rows;
     all rows and items are read. Nothing stays but the tokenised rows, in the cache."""
@@ -141,7 +133,7 @@ def plan(
     target: Annotated[str | None, typer.Option("--target", metavar="NAME", help="Short for --set target=NAME.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Trace a step at its true shapes as well (a minute).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
 ) -> None:
     """Say what a recipe will take, before anything is fetched or started: memory, time, money, energy, disk."""
     from workbench.verbs import plan as verb
@@ -179,19 +171,24 @@ def runs_(
     action: Annotated[str | None, typer.Argument(help="rm RUN..., or prune (removes what was never finished).")] = None,
     names: Annotated[list[str] | None, typer.Argument(help="Runs to remove.")] = None,
     planner: Annotated[bool, typer.Option("--planner", help="Show how far the planner was off.")] = False,
-    runs: Root = _RUNS,
+    watch: Annotated[bool, typer.Option("--watch", help="A live table, with the cluster's queue.")] = False,
+    runs: Root = RUNS,
 ) -> None:
     """List the runs; remove some (`runs rm RUN`), or all that never finished (`runs prune`)."""
     from workbench.verbs import ledger
 
     if planner:
         ledger.planner_errors(runs)
+    elif watch:
+        from workbench.verbs import watch as verb
+
+        verb.watch(runs)
     else:
         ledger.runs(action, names or [], runs)
 
 
 @app.command()
-def show(run: RunName, runs: Root = _RUNS) -> None:
+def show(run: RunName, runs: Root = RUNS) -> None:
     """Show one run: what it is made of, what it got, what it cost."""
     from workbench.verbs import ledger
 
@@ -203,13 +200,14 @@ def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study file, or the name of a shipped one.")],
     set_: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only list the runs, with their cost.")] = False,
+    judge: Annotated[bool, typer.Option("--judge", help="Train nothing: judge the runs that are finished.")] = False,
     allow_confounds: Confounds = False,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
 ) -> None:
     """Train and score every arm over every seed, and say which is better; the same command goes on after a stop."""
     from workbench.verbs import study as verb
 
-    verb.study(file, set_ or [], plan, allow_confounds, runs)
+    verb.study(file, set_ or [], plan, judge, allow_confounds, runs)
 
 
 @app.command()
@@ -224,7 +222,7 @@ def compare(
     ] = None,
     allow_confounds: Confounds = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the report and verdict.json go.")] = None,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
 ) -> None:
     """Put finished runs side by side: paired differences, intervals, and a word for each. Runs of one recipe with
     several seeds are one arm."""
@@ -235,7 +233,7 @@ def compare(
 
 @app.command(name="eval")
 def evaluate(
-    run: RunName, suite: Annotated[str, typer.Option(help="A suite's name or file.")], runs: Root = _RUNS
+    run: RunName, suite: Annotated[str, typer.Option(help="A suite's name or file.")], runs: Root = RUNS
 ) -> None:
     """Score a finished run on another suite."""
     from workbench.verbs import train as verb
@@ -248,7 +246,7 @@ def generate(
     run: RunName,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; without it, each line of standard input.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Longest answer, tokens.")] = 128,
-    runs: Root = _RUNS,
+    runs: Root = RUNS,
 ) -> None:
     """Answer a prompt with the run's result and with its base, side by side."""
     from workbench.verbs import train as verb
@@ -270,6 +268,9 @@ def data_show(
     from workbench.verbs import train as verb
 
     verb.data_show(recipe, rows, set_ or [])
+
+
+app.add_typer(cli_cluster.app)  # without a name: its verbs stand beside the others
 
 
 def main() -> None:

@@ -102,6 +102,11 @@ class LmEval(Row):
     """The metric that a comparison is decided on, of those that every document has by itself (`acc`, `exact_match`;
     where a task filters answers in several ways `metric,filter`). Perplexities and set-wide metrics are refused."""
 
+    @property
+    def is_file(self) -> bool:
+        """Whether `task` is the path of a task file rather than a name that the library knows."""
+        return self.task.endswith((".yaml", ".yml"))
+
 
 Task = Annotated[Heldout | Generate | Choice | LmEval, Field(discriminator="name")]
 Prompted = Generate | Choice

@@ -40,7 +40,7 @@ def run(task: LmEval, folder: Path, scorer: Scorer) -> tuple[list[Row], str]:
     )
     try:
         # Paths in a task file are relative to it; the library takes them as relative to the working directory.
-        with contextlib.chdir(local.parent) if _is_local(local) else contextlib.nullcontext():
+        with contextlib.chdir(local.parent) if task.is_file else contextlib.nullcontext():
             found = lm_eval.simple_evaluate(
                 model=language_model,
                 tasks=[name],
@@ -78,7 +78,7 @@ def find(task: LmEval, folder: Path) -> tuple[Any, str]:
             Problem(f"task {task.id}", "lm-evaluation-harness is not installed", "pip install 'workbench[lm-eval]'")
         ) from None
     local = folder / task.task
-    if _is_local(local):
+    if task.is_file:
         if not local.is_file():
             raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
         manager = TaskManager(include_path=str(local.parent), include_defaults=False)
@@ -88,10 +88,6 @@ def find(task: LmEval, folder: Path) -> tuple[Any, str]:
         advice = documents.did_you_mean(task.task, manager.all_tasks)
         raise EvaluationError(Problem(f"task {task.id}", f"lm-evaluation-harness has no task {task.task!r}", advice))
     return manager, task.task
-
-
-def _is_local(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml")
 
 
 def _refuse_other_direction(task: LmEval, directions: dict[str, dict[str, bool]]) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -50,18 +50,23 @@ def _torchrun_shape(target: Target) -> Sequence[str]:
 def become_worker(run: Run) -> NoReturn:
     """Turn this process into a worker on the run: srun started it as one, and its signals are to reach that."""
     line = command(WORKER, str(run.path))
-    os.execve(line[0], line, _environment())
+    os.execve(line[0], line, _environment({}))
 
 
-def _environment() -> dict[str, str]:
+def _environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """Bench processes never phone home about use; nothing of the run depends on it."""
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
+    defaults = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {name: value for name, value in {**defaults, **os.environ, **changes}.items() if value is not None}
 
 
-def run_bench(module: str, *arguments: str) -> int:
+def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None] | None = None) -> int:
     """Run a bench process to its end and return its exit status. Ctrl-C reaches it; we wait for it to stop. SIGTERM and
-    SIGUSR1 are passed on, and the status then says so, also where they came before the process could listen."""
-    process = subprocess.Popen(command(module, *arguments), env=_environment())
+    SIGUSR1 are passed on, and the status then says so, also where they came before the process could listen.
+
+    Args:
+        environment: what is other than here (None: not set).
+    """
+    process = subprocess.Popen(command(module, *arguments), env=_environment(environment or {}))
     asked_to_stop = False
 
     def stop(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from workbench import documents, resources
+from workbench import documents, hub, resources
 from workbench.errors import Problem, RecipeError
 from workbench.recipe.schema import Target
 from workbench.recipe.section import Flag, Section
@@ -125,7 +126,7 @@ def known(folder: Path) -> dict[str, Cluster]:
             except RecipeError as error:
                 problems += error.problems
                 continue
-            found[path.stem] = Cluster(path.stem, profile, place == shipped and place not in own)
+            found[path.stem] = Cluster(path.stem, profile, place == shipped)
     if problems:
         raise RecipeError(problems)
     return found
@@ -135,6 +136,12 @@ def _nearest(start: Path) -> Path | None:
     start = start.absolute()
     places = (place / _FOLDER for place in (start, *start.parents))
     return next((place for place in places if any(place.glob("*.yaml"))), None)
+
+
+def store_of(cluster: Cluster | None) -> Path:
+    """Where a cluster's jobs find what comes from the hub."""
+    stated = cluster.profile.store if cluster else None
+    return Path(os.path.expandvars(stated)).expanduser() if stated else hub.home().absolute()
 
 
 def choose(target: Target, folder: Path, where: str) -> Cluster:

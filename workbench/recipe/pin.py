@@ -51,7 +51,7 @@ def row_hashes(paths: Sequence[Path]) -> dict[str, str]:
 
 def pin_base(resolved: Resolved) -> tuple[ResolvedBase, dict[str, str]]:
     """A base at a commit, or a directory with the hashes of its files."""
-    base, patterns = resolved.base, _patterns_of(resolved)
+    base, patterns = resolved.base, patterns_of(resolved)
     if base.kind == "hub":
         commit = hub.snapshot(base.location, "model", base.revision, patterns).commit
         return base.model_copy(update={"revision": commit}), {"commit": commit}
@@ -69,7 +69,7 @@ def without_weights(resolved: Resolved) -> Resolved:
     return resolved.model_copy(update={"recipe": resolved.recipe.model_copy(update={"base": base})})
 
 
-def _patterns_of(resolved: Resolved) -> list[str]:
+def patterns_of(resolved: Resolved) -> list[str]:
     """The files of a base that the run needs: no weights for a random one, code only where the recipe trusts it."""
     patterns = list(hub.MODEL_FILES)
     if resolved.recipe.base.init == "random":
@@ -106,7 +106,7 @@ def base_directory(resolved: Resolved) -> Path:
             where = documents.display(Path(base.location))
             raise BaseError(Problem(where, "the base's directory is not there any more", "put it back where it was"))
         return Path(base.location)
-    return hub.snapshot(base.location, "model", base.revision, _patterns_of(resolved)).path
+    return hub.snapshot(base.location, "model", base.revision, patterns_of(resolved)).path
 
 
 def pin_card(card: ResolvedCard) -> ResolvedCard:
@@ -119,10 +119,14 @@ def pin_card(card: ResolvedCard) -> ResolvedCard:
     return card.model_copy(update={"card": pinned})
 
 
+def card_patterns(card: ResolvedCard) -> list[str]:
+    """The files of a data set on the hub that its card names, of all its splits."""
+    return sorted({pattern for split in card.card.splits.values() for pattern in _patterns(split)})
+
+
 def _dataset_snapshot(card: ResolvedCard) -> hub.Snapshot:
-    patterns = sorted({pattern for split in card.card.splits.values() for pattern in _patterns(split)})
     assert card.card.source.hub is not None
-    return hub.snapshot(card.card.source.hub, "dataset", card.card.source.revision, patterns)
+    return hub.snapshot(card.card.source.hub, "dataset", card.card.source.revision, card_patterns(card))
 
 
 def split_files(card: ResolvedCard, split: str) -> list[Path]:

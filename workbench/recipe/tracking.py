@@ -21,7 +21,7 @@ class Wandb(Section):
     tags: list[str] = Field(default_factory=list)
     """Tags of the run."""
     mode: Literal["auto", "online", "offline"] = "auto"
-    """auto: online where a key is set up, else offline (send it later with `wandb sync`)."""
+    """auto: online where a key is set up and HF_HUB_OFFLINE is not, else offline (send it later with `wandb sync`)."""
 
 
 class Tracking(Section):

@@ -76,10 +76,21 @@ def state(run: Run) -> str:
 
 
 def last_step(run: Run) -> int | None:
-    """The last step that was logged. Only the file's end is read: a ledger holds many runs, and a run many lines.
+    """The last step that was logged.
 
     Raises:
         RunError: the last whole line is not JSON.
+    """
+    rows = last_rows(run, 1)
+    return int(rows[-1]["step"]) if rows else None
+
+
+def last_rows(run: Run, count: int) -> list[dict[str, Any]]:
+    """The metrics of the last steps, at most so many. Only the file's end is read: a ledger holds many runs, and a run
+    many lines.
+
+    Raises:
+        RunError: one of these lines is not JSON.
     """
     try:
         with run.metrics.open("rb") as stream:
@@ -87,12 +98,10 @@ def last_step(run: Run) -> int | None:
             stream.seek(start)
             lines = stream.read().split(b"\n")
     except FileNotFoundError:
-        return None
+        return []
     whole = lines[1 if start else 0 : -1]  # what stands before the first and after the last newline may be torn
-    if not whole:
-        return None
     try:
-        return int(json.loads(whole[-1])["step"])
+        return [json.loads(line) for line in whole[-count:]]
     except ValueError as error:
         raise RunError(Problem(str(run.metrics), f"is damaged: {error}")) from error
 

@@ -95,6 +95,21 @@ def find(path: Path) -> Path:
     return path
 
 
+def is_study(path: Path) -> bool:
+    """Whether a file (or the name of a shipped one) is a study rather than a recipe. What is there under neither is
+    taken for a recipe, which says what is wrong."""
+    found = recipes.find(path)
+    if not found.exists():
+        try:
+            found = find(path)
+        except RecipeError:
+            return False
+    if not found.is_file():
+        return False
+    value = documents.read(found).value
+    return isinstance(value, Mapping) and "arms" in value
+
+
 def loaded_recipe(arm: LoadedArm, more: Sequence[Document], overrides: Sequence[str]) -> Loaded:
     """An arm's recipe with the study's settings, `more` over them, and `--set` over all.
 

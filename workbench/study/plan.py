@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench import documents
 from workbench.catalog.suites import LOWER_IS_BETTER
+from workbench.compare import gate
 from workbench.compare.facts import Facts, declared_facts
 from workbench.compare.fields import SEED
 from workbench.documents import Trail
@@ -94,6 +95,25 @@ def plan(loaded: LoadedStudy, root: Path, overrides: Sequence[str]) -> Plan:
     return Plan(loaded, suite, runs, root)
 
 
+def resolved_arms(loaded: LoadedStudy, overrides: Sequence[str]) -> list[Resolved]:
+    """Every arm with its names looked up, and nothing pinned or fetched.
+
+    Raises:
+        RecipeError: with every problem of every arm.
+    """
+    suite = resolve.find_suite(loaded.study.suite, loaded.folder, loaded.document.where(("suite",)))
+    found: list[Resolved] = []
+    problems: list[Problem] = []
+    for arm in loaded.arms:
+        try:
+            found.append(_resolved(arm, loaded, suite, overrides))
+        except UserError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise RecipeError(problems)
+    return found
+
+
 def early_facts(made: Plan) -> dict[str, list[Facts]]:
     """What is known of every arm before anything runs: a confound in the recipes is found before it costs anything."""
     arms: dict[str, list[Facts]] = {}
@@ -103,15 +123,31 @@ def early_facts(made: Plan) -> dict[str, list[Facts]]:
     return arms
 
 
+def refuse_confounds(made: Plan) -> None:
+    """Refuse a study whose arms differ in what it does not declare, before anything is started.
+
+    Raises:
+        ComparisonRefusedError: names every confound.
+    """
+    facts = early_facts(made)
+    declare = "vary: [{}] (nothing was started)"
+    gate.refuse_confounds(gate.check(facts, made.vary), facts, made.vary, declare)
+
+
 def _runs(
     arm: LoadedArm, loaded: LoadedStudy, suite: ResolvedSuite, root: Path, overrides: Sequence[str]
 ) -> list[StudyRun]:
-    where, path = loaded.document.where(("suite",)), str(Path(suite.folder) / f"{suite.name}.yaml")
-    more = [setting("evaluation.suite", path, where, loaded.folder), setting("name", arm.name, where, loaded.folder)]
-    resolved = resolve.resolve(loaded_recipe(arm, more, overrides))
+    resolved = _resolved(arm, loaded, suite, overrides)
     first = planned(_as_base(resolved), root)
     seeds = loaded.study.seeds if _has_seeds(resolved) else [0]
     return [StudyRun(arm.name, seed, first.with_seed(seed)) for seed in seeds]
+
+
+def _resolved(arm: LoadedArm, loaded: LoadedStudy, suite: ResolvedSuite, overrides: Sequence[str]) -> Resolved:
+    """An arm's recipe on the study's suite."""
+    where, path = loaded.document.where(("suite",)), str(Path(suite.folder) / f"{suite.name}.yaml")
+    more = [setting("evaluation.suite", path, where, loaded.folder), setting("name", arm.name, where, loaded.folder)]
+    return resolve.resolve(loaded_recipe(arm, more, overrides))
 
 
 def _has_seeds(resolved: Resolved) -> bool:

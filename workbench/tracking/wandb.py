@@ -11,6 +11,7 @@ from typing import Any
 
 import wandb
 
+from workbench import hub
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.tracking import Wandb
 from workbench.runs.run import Run
@@ -27,7 +28,8 @@ class WandbTracker:
         self._guarded(lambda: self._start(run, resolved, settings))
 
     def _start(self, run: Run, resolved: Resolved, settings: Wandb) -> None:
-        mode = settings.mode if settings.mode != "auto" else ("online" if _has_key() else "offline")
+        reachable = _has_key() and not hub.is_offline()  # a machine that may not ask the hub has no network
+        mode = settings.mode if settings.mode != "auto" else ("online" if reachable else "offline")
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import files
-from workbench.compare import gate, power, verdict
+from workbench.compare import power, verdict
 from workbench.compare.publish import publish
 from workbench.compare.question import Question, margin
 from workbench.compare.report import words
@@ -20,25 +20,25 @@ from workbench.errors import ComparisonRefusedError, ExitStatus, UserError
 from workbench.runs import planner
 from workbench.study.go import Failure, bring
 from workbench.study.load import load
-from workbench.study.plan import Plan, StudyRun, early_facts, plan
+from workbench.study.plan import Plan, StudyRun, plan, refuse_confounds
 from workbench.verbs import judgement, terminal
 from workbench.visible import markup
 
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
 
 
-def study(file: Path, overrides: Sequence[str], only_plan: bool, allow_confounds: bool, root: Path) -> None:
-    """Train and score what is missing, then judge; or only list the runs with their cost."""
+def study(
+    file: Path, overrides: Sequence[str], only_plan: bool, only_judge: bool, allow_confounds: bool, root: Path
+) -> None:
+    """Train and score what is missing, then judge; or only list the runs with their cost, or only judge."""
     console = terminal.console()
     made = plan(load(file), root, overrides)
     if not allow_confounds:
-        facts = early_facts(made)
-        declare = "vary: [{}] (nothing was started)"
-        gate.refuse_confounds(gate.check(facts, made.vary), facts, made.vary, declare)
+        refuse_confounds(made)
     _list(console, made)
     if only_plan:
         return
-    failures = bring(made, lambda words_: console.print(markup(words_)))
+    failures = [] if only_judge else bring(made, lambda words_: console.print(markup(words_)))
     runs = {name: found for name, found in _finished(made).items() if found}
     if len(runs) < 2:
         raise ComparisonRefusedError("fewer than two arms have a finished run; there is nothing to compare yet")

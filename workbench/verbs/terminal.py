@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,6 +21,11 @@ def console() -> Console:
     """A console that wraps nothing by itself; a pipe or a log file is wide."""
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
     return Console(highlight=False, soft_wrap=True, width=width)
+
+
+def elsewhere(root: Path) -> str:
+    """The option that names a root, for a command that is to be pasted here; nothing where it is the usual one."""
+    return "" if root.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(root))}"
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

@@ -101,9 +101,7 @@ def _show_result(console: Console, run: Run) -> None:
 
 def _show_command(run: Run) -> str:
     """`workbench show` of a run, as it can be pasted here."""
-    root = run.path.parent
-    elsewhere = "" if root.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(root))}"
-    return markup(f"workbench show {shlex.quote(run.name)}{elsewhere}")
+    return markup(f"workbench show {shlex.quote(run.name)}{terminal.elsewhere(run.path.parent)}")
 
 
 def _with_base(run: Run) -> list[Run]:

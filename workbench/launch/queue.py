@@ -1,0 +1,78 @@
+"""Runs joined with the scheduler's queue: what became of each, in one word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench import files
+from workbench.errors import ExitStatus
+from workbench.launch import slurm
+from workbench.launch.slurm import JobState
+from workbench.runs import jobs, ledger
+from workbench.runs.jobs import Job
+from workbench.runs.run import Run
+
+_STOPPED = (ExitStatus.PREEMPTED, ExitStatus.INTERRUPTED, None)
+"""How an attempt ends that can be gone on with; None: without a word, as by a lost node."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A run, its newest job, and what the scheduler says of that."""
+
+    run: Run
+    job: Job | None
+    state: JobState | None
+    """None: there is no job, or the scheduler has forgotten it, or does not answer."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its job runs or will."""
+        return self.state is not None and self.state.is_live
+
+    @property
+    def word(self) -> str:
+        """queued, running, preempted (it waits to go on), finished, failed or stopped."""
+        known = ledger.state(self.run)
+        if known in ("finished", "running"):
+            return known
+        if self.is_live:
+            assert self.state is not None
+            if self.state.name in ("RUNNING", "CONFIGURING", "COMPLETING"):
+                return "running"
+            return "preempted" if self.run.attempts.exists() else "queued"
+        if known == "failed" or (self.state is not None and _failed(self.run, self.state)):
+            return "failed"
+        return "stopped"
+
+
+def _failed(run: Run, state: JobState) -> bool:
+    """Whether a job that is over did badly what nobody asked for."""
+    if state.name in ("COMPLETED", "CANCELLED", "PREEMPTED", "TIMEOUT", "NODE_FAIL", "REVOKED"):
+        return False
+    attempts = list(files.read_jsonl(run.attempts))
+    return not attempts or attempts[-1].get("status") not in _STOPPED
+
+
+def look(runs: Iterable[Run]) -> tuple[list[Queued], bool]:
+    """Every run with its newest job, and whether the scheduler answered."""
+    newest: dict[Path, Job] = {}
+    listed = list(runs)
+    for run in listed:
+        for job in jobs.jobs_of(run):
+            newest[run.path] = job
+    found = slurm.states(job.job for job in newest.values())
+    states = found or {}
+    made = []
+    for run in listed:
+        own = newest.get(run.path)
+        made.append(Queued(run, own, states.get(own.job) if own else None))
+    return made, found is not None
+
+
+def live_jobs(runs: Iterable[Run]) -> dict[Path, Job]:
+    """The jobs that run or wait, by their run's directory."""
+    found, _ = look(runs)
+    return {one.run.path: one.job for one in found if one.job is not None and one.is_live}

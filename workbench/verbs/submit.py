@@ -1,0 +1,161 @@
+"""submit: a recipe's run handed to Slurm; of a study, its missing runs as job arrays, and the job that makes its
+verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from workbench import files
+from workbench.errors import Problem, RecipeError
+from workbench.launch import profiles, queue, script
+from workbench.launch.profiles import Cluster
+from workbench.launch.script import Step
+from workbench.recipe.schema import Target
+from workbench.runs import jobs, lock
+from workbench.runs.jobs import Job
+from workbench.runs.run import Run
+from workbench.study import load as studies
+from workbench.study.load import LoadedStudy
+from workbench.study.plan import Plan, StudyRun, plan, refuse_confounds, resolved_arms
+from workbench.verbs import submission, terminal
+from workbench.verbs.submission import Wish
+from workbench.visible import markup
+
+
+def submit(
+    file: Path, overrides: Sequence[str], root: Path, dry_run: bool, time_limit: str | None, allow_confounds: bool
+) -> None:
+    """Hand in what is missing; what is finished, running or queued already is said."""
+    console, wish = terminal.console(), Wish(root.absolute(), dry_run, time_limit)
+    if studies.is_study(file):
+        _study(console, file, overrides, wish, allow_confounds)
+    else:
+        submission.submit_recipe(console, file, overrides, wish)
+
+
+def _study(console: Console, file: Path, overrides: Sequence[str], wish: Wish, allow_confounds: bool) -> None:
+    """Hand in the runs of a study that are neither finished nor on their way, and its verdict after them.
+
+    Raises:
+        UserError: of any arm: the recipe is wrong, no profile, inputs that are missing.
+        ComparisonRefusedError: the arms differ in what is not declared.
+    """
+    loaded = studies.load(file)
+    clusters, overrides = _clusters(loaded, overrides)
+    cluster = next(iter(clusters.values()))  # all read one store, or the nodes could not share runs either
+    with submission.reading_store(cluster):
+        arms = resolved_arms(loaded, overrides)
+        for arm, one in zip(loaded.arms, arms, strict=True):
+            submission.refuse_other_nodes(one.recipe.target, clusters[arm.name], f"arm {arm.name} target")
+        submission.refuse_missing(arms, cluster)
+        made = plan(loaded, wish.root, overrides)
+        if not allow_confounds:
+            refuse_confounds(made)
+        with submission.submitting(wish.root):
+            _hand_in(console, made, clusters, wish, _verdict(file, overrides, wish.root, allow_confounds))
+
+
+def _clusters(loaded: LoadedStudy, overrides: Sequence[str]) -> tuple[dict[str, Cluster], list[str]]:
+    """Arm -> the profile it is submitted with; and the overrides, with the hardware where the recipes leave it open.
+
+    Raises:
+        RecipeError: no profile fits an arm; some arms name their hardware and others do not.
+    """
+    targets = {arm.name: studies.loaded_recipe(arm, [], overrides).recipe.target for arm in loaded.arms}
+    where = loaded.document.where(("arms",))
+    found = {name: profiles.choose(target, loaded.folder, f"{where} {name}") for name, target in targets.items()}
+    open_arms = [name for name, target in targets.items() if target.name == "auto"]
+    if not open_arms:
+        return found, list(overrides)
+    if len(open_arms) < len(targets):
+        told = f"{', '.join(open_arms)}: for this machine's hardware (auto), and the other arms name theirs"
+        raise RecipeError(Problem(where, told, "--set target.name=NAME"))
+    return found, [*overrides, f"target.name={found[open_arms[0]].profile.target}"]
+
+
+def _verdict(file: Path, overrides: Sequence[str], root: Path, allow_confounds: bool) -> list[str]:
+    """The command that only judges."""
+    settings = [word for setting in overrides for word in ("--set", setting)]
+    confounds = ["--allow-confounds"] if allow_confounds else []
+    path = str(studies.find(file).absolute())
+    return ["workbench", "study", path, "--judge", "--runs", str(root), *settings, *confounds]
+
+
+def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: Wish, verdict: Sequence[str]) -> None:
+    there = {id(one): run for one in made.runs if (run := one.find(made.root)) is not None}
+    live = queue.live_jobs(there.values())
+    missing, waited_for = [], []
+    for one in made.runs:
+        run = there.get(id(one))
+        if run is not None and run.path in live:
+            waited_for.append(live[run.path].job)
+        elif not (one.planned.is_done(made.root) or (run is not None and lock.is_held(run))):
+            missing.append(one)
+    console.print(
+        f"{len(made.runs)} runs: {len(made.runs) - len(missing) - len(waited_for)} finished or worked on, "
+        f"{len(waited_for)} in the queue, {len(missing)} to hand in"
+    )
+    if not missing and not waited_for:
+        console.print(markup(f"nothing to hand in; `workbench study {made.loaded.document.name}` judges them"))
+        return
+    folder = made.folder / "jobs"
+    after: list[str] = []
+    for number, group in enumerate(_groups(missing, clusters)):
+        after += _array(console, made, folder, number, group, clusters[group[0].arm], wish, after)
+    done = sorted({*waited_for, *after})
+    step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder / "verdict-%j.log", done)
+    cluster = clusters[made.runs[0].arm]
+    text = script.for_verdict(step, cluster, verdict, made.root)
+    if wish.dry_run:
+        submission.show_script(text)
+        return
+    job = submission.hand_in(folder / "verdict.sh", text)
+    console.print(f"job {job}: the verdict, when they have ended; it goes to {markup(str(made.folder))}")
+    console.print(markup(f"watch: workbench runs --watch{terminal.elsewhere(made.root)}"), style="dim")
+
+
+def _groups(missing: Sequence[StudyRun], clusters: dict[str, Cluster]) -> list[list[StudyRun]]:
+    """Runs that one array can hold: of one profile, on as many devices. Bases that are only scored come first: the
+    others would each wait for them, or score them on their own time."""
+    groups: dict[tuple[bool, str, int, int], list[StudyRun]] = {}
+    for one in missing:
+        resolved = one.planned.resolved
+        target: Target = resolved.recipe.target
+        key = (resolved.trains, clusters[one.arm].name, target.nodes, target.devices)
+        groups.setdefault(key, []).append(one)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _array(
+    console: Console,
+    made: Plan,
+    folder: Path,
+    number: int,
+    group: Sequence[StudyRun],
+    cluster: Cluster,
+    wish: Wish,
+    after: Sequence[str],
+) -> list[str]:
+    """Hand in one array; its number (nothing in a dry run)."""
+    resolved = group[0].planned.resolved
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}"
+    runs_file, name = folder / f"{stamp}.runs", made.loaded.name
+    step = Step(f"{name}: {len(group)} runs", name, folder / "run-%A_%a.log", list(after), wish.time)
+    text = script.for_array(step, cluster, resolved, runs_file, made.root, len(group))
+    if wish.dry_run:
+        submission.show_script(text)
+        return []
+    runs: list[Run] = [one.planned.open(made.root) for one in group]
+    files.write_text(runs_file, "".join(f"{run.path}\n" for run in runs))
+    path = folder / f"{stamp}.sh"
+    job = submission.hand_in(path, text)
+    for at, run in enumerate(runs):
+        output = str(step.output).replace("%A", job).replace("%a", str(at))
+        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), output))
+    asked = submission.asked_for(resolved.recipe.target, cluster, wish)
+    console.print(f"job {job}: {len(group)} runs, each on {asked}")
+    return [job]
