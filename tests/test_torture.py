@@ -284,7 +284,7 @@ def torture(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_ten_random_kills_change_nothing(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    done = torture(out, "--kills", "10", "--seed", "0")
+    done = torture(out, "--kills", "10", "--seed", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())
     assert found["kills"] == 10 and found["holds"]

@@ -32,6 +32,8 @@ SETTINGS = (
     "method.dropout=0.1",
 )
 _LOOK_SECONDS = 0.001
+_GRACE_SECONDS = 5.0
+"""For what a command started to end after it."""
 
 
 @dataclass
@@ -154,6 +156,8 @@ class Torture:
             in_time = _wait_for(moment, started)
             killed.whom = kind.act(started, chance, self.place) if in_time else "nobody: it had ended"
             killed.status = started.wait()
+            if kind is not kinds.KILL_COMMAND and started.outlived(_GRACE_SECONDS):
+                killed.problems.append("the command had ended, and the run was worked on")
             if kind is kinds.KILL_COMMAND and offspring():
                 killed.problems += self._beside()
             started.wait_for_all()

@@ -111,6 +111,13 @@ class Started:
             time.sleep(_LOOK_SECONDS)
         return status
 
+    def outlived(self, seconds: float) -> bool:
+        """Whether something that it started is there so many seconds later."""
+        until = time.monotonic() + seconds
+        while (left := bool(offspring())) and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+        return left
+
     def wait_for_all(self) -> None:
         """Until nothing that it started is left, and all is heard.
 
