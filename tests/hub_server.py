@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -100,8 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.held.asked.append(f"{self.command} {path}")
-        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
-            self._api(f"{found[1]}/{found[2]}", found[3] or "revision", found[4] or "main")
+        if found := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path):
+            self._api(f"{found[1]}/{found[2]}", found[3] or "revision", found[4] or "main", found[5] or "")
         elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(f"{'datasets' if found[1] else 'models'}/{found[2]}", found[3], found[4])
         elif found := re.fullmatch(r"/large/([0-9a-f]{64})/(.+)", path):
@@ -121,12 +122,16 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return commit
 
-    def _api(self, name: str, what: str, revision: str) -> None:
+    def _api(self, name: str, what: str, revision: str, folder: str) -> None:
         if (commit := self._commit(name, revision)) is None:
             return
         files = self.held.repositories[name].commits[commit]
         if what == "tree":
-            self._json([_listed(path, content) for path, content in sorted(files.items())])
+            deep = "recursive=true" in urlsplit(self.path).query.lower()
+            if found := list(_tree(files, folder, deep)):
+                self._json(found)
+            else:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         siblings = [{"rfilename": path} for path in sorted(files)]
         self._json({"id": name.partition("/")[2], "sha": commit, "siblings": siblings, "private": False, "tags": []})
@@ -173,6 +178,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _tree(files: dict[str, bytes], folder: str, deep: bool) -> Iterator[dict[str, Any]]:
+    """The files and folders under a folder, or only those right in it."""
+    start = f"{folder}/" if folder else ""
+    folders = set()
+    for path, content in sorted(files.items()):
+        inner, slash, _ = path.removeprefix(start).partition("/")
+        if path.startswith(start) and slash and start + inner not in folders:
+            folders.add(start + inner)
+            yield {"type": "directory", "path": start + inner, "oid": git_id(b""), "size": 0}
+        if path.startswith(start) and (deep or not slash):
+            yield _listed(path, content)
 
 
 def _listed(path: str, content: bytes) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 NODES = ("node1", "node2")
@@ -22,7 +23,7 @@ SlurmdUser={user}
 SlurmctldPort={ports[0]}
 AuthType=auth/none
 CredType=cred/none
-AuthInfo=cred_expire=3
+AuthInfo=cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -45,11 +46,14 @@ SlurmdTimeout=10
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu,npu
-NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=256 RealMemory=2000000 Gres=gpu:8,npu:8
-NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=256 RealMemory=2000000 Gres=gpu:8,npu:8
+NodeName=DEFAULT CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8
+NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]}
 {partitions}
 """
 _STARTS_SECONDS = 30.0
+_UP = frozenset({"idle", "mix", "alloc", "comp"})
+_GPUS = 8
 
 
 class MiniSlurm:
@@ -69,9 +73,10 @@ class MiniSlurm:
             user=getpass.getuser(), folder=folder, ports=_free_ports(3), partitions="\n".join(lines)
         )
         (folder / "slurm.conf").write_text(text)
-        # real device files are asked for, and nobody opens them
-        devices = "\n".join(f"Name={kind} File=/dev/tty{at}" for kind in ("gpu", "npu") for at in range(8))
-        (folder / "gres.conf").write_text(devices + "\n")
+        # GPUs must be device files, and nobody opens them
+        devices = sorted(path for path in Path("/dev").iterdir() if path.is_char_device())[:_GPUS]
+        lines = [f"Name=gpu Type=a100 File={device}" for device in devices]
+        (folder / "gres.conf").write_text("\n".join([*lines, "Name=npu Count=8", ""]))
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def start(self, *names: str) -> None:
@@ -84,9 +89,7 @@ class MiniSlurm:
                     start_new_session=True,
                 )  # fmt: skip
         deadline = time.monotonic() + _STARTS_SECONDS
-        while (found := self.ask("sinfo", "-h", "-N", "-p", "debug", "-o", "%t").split()) == [] or any(
-            state.rstrip("*") in ("unk", "down", "drain") or state.endswith("*") for state in found
-        ):
+        while not (found := set(self.ask("sinfo", "-h", "-N", "-p", "debug", "-o", "%t").split())) or found - _UP:
             assert time.monotonic() < deadline, f"Slurm does not come up: {found}\n{self._logs()}"
             time.sleep(0.1)
 
@@ -95,6 +98,21 @@ class MiniSlurm:
         daemon = self._daemons.pop(name)
         daemon.kill()
         daemon.wait()
+
+    def lose(self, node: str) -> None:
+        """What is left of a node whose power fails: nothing."""
+        self.kill(node)
+        tasks, steps = set(), set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                variables = process.environ()
+                conf = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+                if conf and variables.get("SLURMD_NODENAME") == node:
+                    tasks.add(process)
+                    steps |= {parent for parent in process.parents() if parent.name() == "slurmstepd"}
+        for process in (*steps, *tasks):  # first those that would tell of the others' end
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     def close(self) -> None:
         """End all jobs, then the daemons."""
@@ -121,14 +139,14 @@ class MiniSlurm:
         lines = self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i %T").splitlines()
         return dict(line.split(maxsplit=1) for line in lines)
 
-    def wait(self, is_so: object, seconds: float) -> None:
+    def wait(self, is_so: Callable[[], bool], seconds: float) -> None:
         """Until something is so.
 
         Raises:
             TimeoutError: with the controller's log.
         """
         deadline = time.monotonic() + seconds
-        while not is_so():  # type: ignore[operator]
+        while not is_so():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.states()}\n{self._logs()}")
             time.sleep(0.1)

@@ -23,6 +23,7 @@ HIDDEN_IMPORTS = {
     ("workbench.worker.generate", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.show_data", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.rehearse", "*"): "errors of the imports are told in words; libraries are quietened first",
+    ("workbench.worker.prefetch", "*"): "the same; and seconds that nothing needs where nothing could be fetched",
     ("workbench.evaluation.harness", "lm_eval"): "an extra that need not be installed",
     ("workbench.tracking.tracker", "workbench.tracking.wandb"): "W&B is loaded only by runs that are tracked there",
 }
@@ -97,7 +98,7 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "doctor", "explain", "ledger", "train", "compare"):
+for module in ("desk", "doctor", "explain", "ledger", "prefetch", "train", "compare"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -120,7 +121,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
-             "plan", "targets", "rules", "doctor", "rehearse")  # fmt: skip
+             "plan", "targets", "rules", "doctor", "rehearse", "prefetch")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
@@ -140,6 +141,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
         (["compare", one.name, two.name, "--vary", "method.rank"], 0),
         (["runs", "rm", one.name], 0),
         (["runs", "prune"], 0),
+        (["prefetch", "quickstart"], 0),
+        (["prefetch", "quickstart-study"], 0),
     ]
     done = subprocess.run(
         [sys.executable, "-c", DESK, json.dumps(HEAVY), json.dumps(calls)], capture_output=True, text=True

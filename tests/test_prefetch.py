@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, Outcome
@@ -88,7 +92,7 @@ def write_recipe(folder: Path, **sections: Any) -> Path:
         "method": {"name": "lora", "rank": 4},
         "data": {"name": "rows"},
         "training": {"steps": 2, "batch_size": 4, "learning_rate": 1e-2, "preflight": False},
-        "evaluation": {"suite": "asked"},
+        "evaluation": {"suite": "asked", "base": False},
         "target": {"name": "cpu", "threads": 1},
         **sections,
     }
@@ -193,7 +197,7 @@ def test_a_study_fetches_what_its_arms_share_once(
     )
     outcome = workbench("prefetch", str(study))
     assert outcome.status == 0, outcome.output
-    assert "3/3" in outcome.output and "4/" not in outcome.output
+    assert re.findall(r"^\d/\d", outcome.output, re.MULTILINE) == ["1/3", "2/3", "3/3"]
     assert len(hub.fetched()) == len(set(hub.fetched()))
     assert told(recipe, store) == [] and told(recipe, store, *SCRATCH) == []
 
@@ -207,6 +211,32 @@ def test_what_lies_on_this_machine_needs_no_store(
     assert workbench("prefetch", "quickstart-study").status == 0
     assert told(ROOT / "recipes" / "quickstart.yaml", store) == []
     assert not store.exists()
+
+
+def test_a_run_to_start_from_that_is_not_there_yet_is_said_and_is_no_error(
+    workbench: Workbench, tmp_path: Path, store: Path, hub: Hub, online: None
+) -> None:
+    recipe = write_recipe(tmp_path / "written", method={"name": "lora", "rank": 4, "init_from": "first"})
+    outcome = workbench("prefetch", str(recipe), "--runs", str(tmp_path / "runs"))
+    assert outcome.status == 0, outcome.output
+    assert "to be trained first" in outcome.output and "first" in outcome.output
+
+
+def test_a_cache_elsewhere_is_left_alone_and_said(
+    workbench: Workbench, recipe: Path, store: Path, hub: Hub, online: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(store.parent / "elsewhere"))
+    outcome = workbench("prefetch", str(recipe))
+    assert outcome.status == 0, outcome.output
+    assert f"it unset and HF_HOME={store}" in outcome.output
+    assert told(recipe, store) == [] and not (store.parent / "elsewhere").exists()
+
+
+def test_a_store_knows_its_reader_and_not_who_is_logged_in(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    made = stores.environment(Path("/cluster/store"))
+    assert made["HF_HOME"] == "/cluster/store" and made["HF_DATASETS_CACHE"] == "/cluster/store/datasets"
+    assert made["HF_HUB_CACHE"] is None and made["HF_TOKEN_PATH"] == str(store / "token")
 
 
 # --- what is missing -------------------------------------------------------------------------------------------------
@@ -435,30 +465,68 @@ def has_namespaces() -> bool:
     )
 
 
+def arc() -> dict[str, bytes]:
+    """A data set in the shape in which lm-evaluation-harness's task arc_easy reads its own."""
+    splits = ("train", "validation", "test")
+    configs = [{"config_name": "ARC-Easy", "data_files": [{"split": s, "path": f"ARC-Easy/{s}-*"} for s in splits]}]
+    files = {"README.md": f"---\n{yaml.safe_dump({'configs': configs})}---\n".encode()}
+    choices = {"text": ["one", "two", "three"], "label": ["A", "B", "C"]}
+    for split in splits:
+        rows = [{"id": f"{split}-{at}", "question": f"{at}?", "choices": choices, "answerKey": "B"} for at in range(4)]
+        stream = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), stream)
+        files[f"ARC-Easy/{split}-00000-of-00001.parquet"] = stream.getvalue()
+    return files
+
+
+def command(before: Sequence[str], *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`workbench` as a process of its own."""
+    left_out = ("HF_DATASETS_CACHE", "HF_HUB_OFFLINE")
+    kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    return subprocess.run(
+        [*before, sys.executable, "-m", "workbench", *arguments],
+        env={**kept, **environment}, cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_run_without_a_network_finishes_on_what_was_prefetched(recipe: Path, store: Path, hub: Hub) -> None:
-    """Two real commands: on the login node, and on a node without any network."""
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("HF_DATASETS_CACHE", "HF_HUB_OFFLINE")
-    }
-    command = [sys.executable, "-m", "workbench"]
+    """Real commands: on the login node, and on a node without any network; with a task of lm-evaluation-harness."""
+    pytest.importorskip("lm_eval")
+    suite = recipe.parent / "suites" / "asked.yaml"
+    values = yaml.safe_load(suite.read_text())
+    values["tasks"].append({"name": "lm_eval", "id": "arc", "task": "arc_easy", "max_items": 3})
+    suite.write_text(yaml.safe_dump(values))
+    hub.add("datasets/allenai/ai2_arc", arc())
+    assert any("lm_eval arc_easy: was never prefetched" in line for line in told(recipe, store))
 
-    def call(before: list[str], *arguments: str, **more: str) -> str:
-        done = subprocess.run(
-            [*before, *command, *arguments], env={**environment, **more}, cwd=recipe.parent,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    out = call([], "prefetch", str(recipe), HF_ENDPOINT=hub.address)
-    assert out.count(" fetched") == 3
+    done = command([], "prefetch", str(recipe), cwd=recipe.parent, HF_ENDPOINT=hub.address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" fetched") == 4
     hub.stop()
     assert told(recipe, store) == []
     alone = ["unshare", "-rn"] if has_namespaces() else []
-    out = call(alone, "train", str(recipe), HF_HUB_OFFLINE="1", HF_ENDPOINT=hub.address)
-    assert "asked" in out
+    done = command(alone, "train", str(recipe), cwd=recipe.parent, HF_HUB_OFFLINE="1", HF_ENDPOINT=hub.address)
+    assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (recipe.parent / "runs").glob("recipe-*")
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["base"]["revision"] == hub.repositories[BASE].main
     assert manifest["data"]["revision"] == hub.repositories[ROWS].main
+    assert "arc" in done.stdout and "asked" in done.stdout
+
+    (receipt,) = (store / "prefetched").glob("lm_eval--arc_easy.json")
+    made = json.loads(receipt.read_text())
+    assert len(made["files"]) == 4 and len(made["datasets"]["arc_easy"]) == 3
+    receipt.write_text(json.dumps({**made, "version": "0.0.1"}))
+    (line,) = told(recipe, store)
+    assert "was prefetched with lm-evaluation-harness 0.0.1" in line
+    receipt.write_text(json.dumps(made))
+    rows = next((store / "datasets").rglob("*-test.arrow"))
+    rows.write_bytes(rows.read_bytes()[:-8])
+    (line,) = told(recipe, store)
+    assert "another size" in line and "ai2_arc-test.arrow" in line
+    hub.start()
+    done = command([], "prefetch", str(recipe), cwd=recipe.parent, HF_ENDPOINT=hub.address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("there, verified") == 3 and done.stdout.count("damaged, fetched again") == 1
+    assert told(recipe, store) == []

@@ -94,7 +94,9 @@ def rehearse(
 
 
 @app.command()
-def explain(field: Annotated[str, typer.Argument(help="Such as method.rank, method, recipe, or study.")]) -> None:
+def explain(
+    field: Annotated[str, typer.Argument(help="Such as method.rank, recipe, study, or profile.")],
+) -> None:
     """Say what a field of a recipe (or a study) means, its default and what it may be."""
     from workbench.verbs import explain as verb
 

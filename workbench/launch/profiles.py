@@ -109,14 +109,14 @@ class Cluster:
 
 
 def known(folder: Path) -> dict[str, Cluster]:
-    """All profiles by name: those of the nearest `slurm/` upwards from here and from a recipe's folder, over those that
-    are shipped.
+    """All profiles by name: your own, in the nearest `slurm/` upwards from here and from a recipe's folder, over those
+    that are shipped.
 
     Raises:
         RecipeError: with every problem of every file.
     """
     shipped = resources.shipped(_FOLDER)
-    own = [place for start in (folder, Path.cwd()) if (place := _nearest(start)) is not None]
+    own = [place for start in (folder, Path.cwd()) if (place := _nearest(start, shipped)) is not None]
     found: dict[str, Cluster] = {}
     problems: list[Problem] = []
     for place in dict.fromkeys([shipped, *own]):
@@ -132,10 +132,10 @@ def known(folder: Path) -> dict[str, Cluster]:
     return found
 
 
-def _nearest(start: Path) -> Path | None:
-    start = start.absolute()
+def _nearest(start: Path, shipped: Path) -> Path | None:
+    start = start.resolve()
     places = (place / _FOLDER for place in (start, *start.parents))
-    return next((place for place in places if any(place.glob("*.yaml"))), None)
+    return next((place for place in places if place != shipped.resolve() and any(place.glob("*.yaml"))), None)
 
 
 def store_of(cluster: Cluster | None) -> Path:

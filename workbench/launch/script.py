@@ -25,8 +25,10 @@ class Step:
 
     title: str
     name: str
-    output: Path
-    """With Slurm's own signs for the job's number."""
+    folder: Path
+    """Where what it prints goes."""
+    log: str
+    """Its file there, with Slurm's own signs for the job's number."""
     after: Sequence[str] = ()
     """Jobs that must have ended before, well or not."""
     time: str | None = None
@@ -100,9 +102,14 @@ def _records(step: Step) -> list[str]:
     return [
         *after,
         f"--job-name={shlex.quote(step.name)}",
-        f"--output={shlex.quote(str(step.output))}",
+        f"--output={shlex.quote(f'{_whole(step.folder)}/{step.log}')}",
         "--open-mode=append",
     ]
+
+
+def _whole(folder: Path) -> str:
+    """A folder's name as Slurm takes it whole: to it a lone % begins a sign of its own."""
+    return str(folder).replace("%", "%%")
 
 
 def _mounts(profile: Profile, root: Path) -> list[str]:

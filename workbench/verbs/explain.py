@@ -13,6 +13,7 @@ from rich.console import Console
 
 from workbench import documents
 from workbench.errors import Problem, RecipeError
+from workbench.launch.profiles import Container, Profile
 from workbench.recipe.fields import field_names
 from workbench.recipe.load import NAMED
 from workbench.recipe.schema import Recipe
@@ -23,6 +24,7 @@ from workbench.verbs import terminal
 _FILES: dict[str, dict[str, type[BaseModel]]] = {
     "recipe": {"recipe": Recipe},
     "study": {"study": Study, "an arm": Arm},
+    "profile": {"profile": Profile, "container": Container},
 }
 """What a person writes, by what it is called."""
 
@@ -73,7 +75,9 @@ def explain(name: str) -> None:
             _section(console, title, model)
         return
     parts = name.split(".")
-    found = list(_find(parts[1:], Study, "study") if parts[0] == "study" else _find(parts, Recipe, ""))
+    models: dict[str, type[BaseModel]] = {"study": Study, "profile": Profile}
+    other = models.get(parts[0])
+    found = list(_find(parts[1:], other, parts[0]) if other else _find(parts, Recipe, ""))
     if not found:
         advice = documents.did_you_mean(name, [*_FILES, *field_names()])
         raise RecipeError(Problem(name, "is no field of a recipe", advice))

@@ -70,7 +70,7 @@ def submit_recipe(console: Console, file: Path, overrides: Sequence[str], wish: 
                 return
             run = wanted.open(wish.root)
             number = hand_in(run.job_script, for_run(cluster, wanted.resolved, run, wish))
-            jobs.note(run, Job(number, cluster.name, str(run.job_script), str(_output(run)).replace("%j", number)))
+            jobs.note(run, Job(number, cluster.name, str(run.job_script), str(run.path / _log(number))))
     console.print(f"job {number}: {markup(run.name)}, {asked_for(wanted.resolved.recipe.target, cluster, wish)}")
     say_what_next(console, run.name, wish.root)
 
@@ -95,12 +95,12 @@ def _is_on_its_way(console: Console, run: Run, is_done: bool) -> bool:
 
 def for_run(cluster: Cluster, resolved: Resolved, run: Run, wish: Wish) -> str:
     """The script of one run."""
-    step = Step(f"{run.name}: one run", run.name, _output(run), time=wish.time)
+    step = Step(f"{run.name}: one run", run.name, run.path, _log("%j"), time=wish.time)
     return script.for_run(step, cluster, resolved, run.path)
 
 
-def _output(run: Run) -> Path:
-    return run.path / "job-%j.log"
+def _log(number: str) -> str:
+    return f"job-{number}.log"
 
 
 @contextlib.contextmanager

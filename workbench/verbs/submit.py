@@ -11,7 +11,7 @@ from rich.console import Console
 
 from workbench import files
 from workbench.errors import Problem, RecipeError
-from workbench.launch import profiles, queue, script
+from workbench.launch import profiles, queue, script, slurm
 from workbench.launch.profiles import Cluster
 from workbench.launch.script import Step
 from workbench.recipe.schema import Target
@@ -103,19 +103,30 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
         console.print(markup(f"nothing to hand in; `workbench study {made.loaded.document.name}` judges them"))
         return
     folder = made.folder / "jobs"
+    record = folder / "verdicts.jsonl"
+    if not missing and (judging := _live([row["job"] for row in files.read_jsonl(record)])):
+        console.print(f"the verdict is job {judging[-1]} already")
+        return
     after: list[str] = []
     for number, group in enumerate(_groups(missing, clusters)):
         after += _array(console, made, folder, number, group, clusters[group[0].arm], wish, after)
     done = sorted({*waited_for, *after})
-    step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder / "verdict-%j.log", done)
+    step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder, "verdict-%j.log", done)
     cluster = clusters[made.runs[0].arm]
     text = script.for_verdict(step, cluster, verdict, made.root)
     if wish.dry_run:
         submission.show_script(text)
         return
     job = submission.hand_in(folder / "verdict.sh", text)
+    files.append_line(record, {"job": job, "after": done})
     console.print(f"job {job}: the verdict, when they have ended; it goes to {markup(str(made.folder))}")
     console.print(markup(f"watch: workbench runs --watch{terminal.elsewhere(made.root)}"), style="dim")
+
+
+def _live(numbers: Sequence[str]) -> list[str]:
+    """Those of some jobs that run or wait."""
+    states = slurm.states(numbers) or {}
+    return [number for number in numbers if number in states and states[number].is_live]
 
 
 def _groups(missing: Sequence[StudyRun], clusters: dict[str, Cluster]) -> list[list[StudyRun]]:
@@ -144,7 +155,7 @@ def _array(
     resolved = group[0].planned.resolved
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}"
     runs_file, name = folder / f"{stamp}.runs", made.loaded.name
-    step = Step(f"{name}: {len(group)} runs", name, folder / "run-%A_%a.log", list(after), wish.time)
+    step = Step(f"{name}: {len(group)} runs", name, folder, "run-%A_%a.log", after, wish.time)
     text = script.for_array(step, cluster, resolved, runs_file, made.root, len(group))
     if wish.dry_run:
         submission.show_script(text)
@@ -154,8 +165,7 @@ def _array(
     path = folder / f"{stamp}.sh"
     job = submission.hand_in(path, text)
     for at, run in enumerate(runs):
-        output = str(step.output).replace("%A", job).replace("%a", str(at))
-        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), output))
+        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), str(folder / f"run-{job}_{at}.log")))
     asked = submission.asked_for(resolved.recipe.target, cluster, wish)
     console.print(f"job {job}: {len(group)} runs, each on {asked}")
     return [job]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
+import datasets
 from workbench.catalog.suites import LmEval
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation import harness
@@ -25,12 +28,14 @@ def bring(task: LmEval, folder: Path, store: Path) -> Brought:
     Raises:
         EvaluationError: there is no such task, or its rows cannot be fetched.
     """
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     before = stores.read(stores.harness_path(store, task.task), HarnessReceipt)
     known = before if before is not None and before.version == stores.harness_version() else None
     damaged = [name for name, was in known.files.items() if not _is_sound(store / name, was)] if known else []
     for name in damaged:  # the library takes a data set by its folder: one without a file would be taken as well
         shutil.rmtree((store / name).parent, ignore_errors=True)
-    tasks = _built(task, folder)
+    tasks = build(task, folder)
     stored = {path.relative_to(store.resolve()).as_posix(): fetching.stored(path) for path in _files(tasks, store)}
     state: State = "damaged, fetched again" if damaged else "fetched"
     if known is not None and not damaged and known.files == stored:
@@ -54,12 +59,16 @@ def _is_sound(path: Path, was: Stored) -> bool:
         return False
 
 
-def _built(task: LmEval, folder: Path) -> dict[str, Any]:
-    """The task, or the tasks of a group, with their data sets loaded."""
+def build(task: LmEval, folder: Path) -> dict[str, Any]:
+    """The task, or the tasks of a group, with their data sets loaded.
+
+    Raises:
+        EvaluationError: there is no such task, or its rows are not to be had.
+    """
     manager, name = harness.find(task, folder)
     try:
         return dict(manager.load([name])["tasks"])
-    except (DatasetsError, KeyError, ValueError, OSError, RuntimeError, ImportError) as error:
+    except (DatasetsError, HTTPError, KeyError, ValueError, OSError, RuntimeError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         found = f"its data set cannot be had: {first[:200]}"
         raise EvaluationError(Problem(f"lm_eval {task.task}", found, "prefetch where there is a network")) from None
@@ -76,10 +85,12 @@ def _fingerprints(found: Any) -> list[str]:
 
 def _files(tasks: dict[str, Any], store: Path) -> Iterator[Path]:
     """The files in the store that the tasks read, each once."""
-    paths = {
+    rows = {
         Path(os.path.normpath(file["filename"])).resolve()
         for task in tasks.values()
         for split in _splits(task.dataset)
         for file in getattr(split, "cache_files", [])
     }
+    about = {path.parent / "dataset_info.json" for path in rows}
+    paths = rows | {path for path in about if path.is_file()}
     yield from sorted(path for path in paths if path.is_relative_to(store.resolve()))

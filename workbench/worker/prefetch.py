@@ -17,7 +17,6 @@ from workbench.errors import Problem, UserError
 if TYPE_CHECKING:
     from workbench.catalog.suites import LmEval
     from workbench.progress import Progress
-    from workbench.recipe.inputs import Repository
     from workbench.recipe.resolved import Resolved
     from workbench.worker.fetching import Brought
 
@@ -51,50 +50,50 @@ def _fetch(recipes: Sequence[Resolved], progress: Progress) -> tuple[list[Brough
     from workbench.recipe import inputs
     from workbench.worker import fetching
 
-    store = hub.home()
+    store, tasks = hub.home(), _harness_tasks(recipes)
     wanted = inputs.union(one for resolved in recipes for one in inputs.repositories(resolved))
-    steps: list[tuple[str, Repository | None, Callable[[], Brought]]] = [
-        (one.shown, one, partial(fetching.bring, one, store)) for one in wanted
-    ]
-    steps += _harness_steps(recipes, store)
     brought: list[Brought] = []
     problems: list[Problem] = []
-    lacking: list[Repository] = []
-    for at, (shown, repository, act) in enumerate(steps, 1):
-        progress.say(f"{at}/{len(steps)} {shown} ...")
+
+    def attempt(at: int, shown: str, act: Callable[[], Brought]) -> bool:
+        step = f"{at}/{len(wanted) + len(tasks)} {shown}"
+        progress.say(f"{step} ...")
         try:
             brought.append(act())
         except UserError as error:
-            problems += error.problems
-            lacking += [repository] if repository is not None else []
-            progress.say(f"{at}/{len(steps)} {shown}: not to be had")
+            problems.extend(error.problems)
+            progress.say(f"{step}: not to be had")
+            return False
+        return True
+
+    lacking = [
+        one for at, one in enumerate(wanted, 1) if not attempt(at, one.shown, partial(fetching.bring, one, store))
+    ]
+    proofs = []
+    if tasks:
+        from workbench.worker import harness_data  # `datasets` and more, which few suites need
+
+        for at, (name, (task, folder)) in enumerate(tasks.items(), len(wanted) + 1):
+            if attempt(at, f"lm_eval {name}", partial(harness_data.bring, task, folder, store)):
+                proofs.append(partial(harness_data.build, task, folder))
     if brought:
         from workbench.worker import proving  # seconds of imports that nothing needs where nothing came
 
         progress.say("reading what is there, without the network ...")
-        problems += proving.prove(recipes, lacking)
+        problems += proving.prove(recipes, lacking, proofs)
     return brought, problems
 
 
-def _harness_steps(
-    recipes: Sequence[Resolved], store: Path
-) -> list[tuple[str, Repository | None, Callable[[], Brought]]]:
-    """The tasks of lm-evaluation-harness, each once."""
+def _harness_tasks(recipes: Sequence[Resolved]) -> dict[str, tuple[LmEval, Path]]:
+    """The tasks of lm-evaluation-harness, each once, with their suite's folder."""
     from workbench.recipe import inputs
 
     found: dict[str, tuple[LmEval, Path]] = {}
     for resolved in recipes:
         for task in inputs.harness_tasks(resolved):
-            assert resolved.suite is not None
+            assert resolved.suite is not None, "it is one of the suite's"
             found.setdefault(task.task, (task, Path(resolved.suite.folder)))
-    if not found:
-        return []
-    from workbench.worker import harness_data  # `datasets` and more, which few suites need
-
-    return [
-        (f"lm_eval {name}", None, partial(harness_data.bring, task, folder, store))
-        for name, (task, folder) in found.items()
-    ]
+    return found
 
 
 def _show(brought: Sequence[Brought], progress: Progress) -> None:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from huggingface_hub import constants
+
 from workbench import bases, fingerprint
 from workbench.bases import Loading
 from workbench.errors import Problem, UserError
@@ -18,15 +20,16 @@ from workbench.recipe.resolved import Resolved, ResolvedSuite
 Check = Callable[[], object]
 
 
-def prove(recipes: Sequence[Resolved], lacking: Sequence[Repository]) -> list[Problem]:
+def prove(recipes: Sequence[Resolved], lacking: Sequence[Repository], more: Sequence[Check]) -> list[Problem]:
     """Load each base's configuration and tokenizer, find each recipe's rows, read each suite's items.
 
     Args:
         lacking: what could not be fetched and was told already; nothing that needs it is looked at.
+        more: what else is to be tried without the network.
     """
     problems: list[Problem] = []
     with _offline():
-        for check in _checks(recipes, {one.source for one in lacking}).values():
+        for check in [*_checks(recipes, {one.source for one in lacking}).values(), *more]:
             try:
                 check()
             except UserError as error:
@@ -36,14 +39,16 @@ def prove(recipes: Sequence[Resolved], lacking: Sequence[Repository]) -> list[Pr
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    """As on a node: for us by the environment, for the hub's library (which read it when it was imported) by its own
+    switch."""
+    before, switch = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
+    os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "1", True
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
+        constants.HF_HUB_OFFLINE = switch
+        del os.environ["HF_HUB_OFFLINE"]
+        if before is not None:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
