@@ -579,6 +579,24 @@ except RunError as error:
     assert (tmp_path / "file").read_text() == "held"
 
 
+def test_an_error_is_told_once_where_its_log_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk: the log takes nothing, and logging would show that in a traceback a line."""
+    code = """
+import resource, sys
+from pathlib import Path
+from workbench import bench
+from workbench.errors import Problem, RunError
+bench.log_to(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def act():
+    raise RunError(Problem("metrics.jsonl", "cannot be written"))
+sys.exit(bench.ended(act))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.splitlines() == ["error metrics.jsonl: cannot be written"]
+
+
 def test_a_torn_last_line_is_left_out_and_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     for torn in ('{"step": 2, "lo', '{"text": "\u00e4'):

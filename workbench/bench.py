@@ -29,9 +29,14 @@ _LOG = logging.getLogger("workbench")
 _LOG.addHandler(logging.NullHandler())  # before a run's log is opened, nothing is said twice on the terminal
 
 
+class _Log(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """A full disk: logging would show a traceback for every line, and the terminal has the words already."""
+
+
 def log_to(path: Path) -> None:
     """Send what is said to a log file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
