@@ -46,7 +46,7 @@ SlurmdTimeout=10
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu,npu
-NodeName=DEFAULT CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8
+NodeName=DEFAULT CPUs=256 RealMemory=2000000 Gres=gpu:a100:8,npu:8 Feature={features}
 NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]}
 NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]}
 {partitions}
@@ -59,7 +59,7 @@ _GPUS = 8
 class MiniSlurm:
     """Starts and stops the daemons, and waits for jobs."""
 
-    def __init__(self, folder: Path, partitions: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, partitions: tuple[str, ...] = (), features: str = "any") -> None:
         self.folder = folder
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         for name in ("state", "spool"):
@@ -70,7 +70,7 @@ class MiniSlurm:
             for at, name in enumerate(("debug", *partitions))
         ]
         text = _CONFIGURATION.format(
-            user=getpass.getuser(), folder=folder, ports=_free_ports(3), partitions="\n".join(lines)
+            user=getpass.getuser(), folder=folder, ports=_free_ports(3), partitions="\n".join(lines), features=features
         )
         (folder / "slurm.conf").write_text(text)
         # GPUs must be device files, and nobody opens them
@@ -178,11 +178,11 @@ def is_installed() -> bool:
 
 
 @contextlib.contextmanager
-def running(folder: Path, partitions: tuple[str, ...] = ()) -> Iterator[MiniSlurm]:
+def running(folder: Path, partitions: tuple[str, ...] = (), features: str = "any") -> Iterator[MiniSlurm]:
     """A cluster that is up; skips the test where Slurm is not installed."""
     if not is_installed():
         pytest.skip("Slurm is not installed (Debian: slurm-wlm)")
-    made = MiniSlurm(folder, partitions)
+    made = MiniSlurm(folder, partitions, features)
     try:
         made.start()
         yield made
