@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
 ELSEWHERE = {
     "scripts/test": "runs this very test",
+    "workbench submit recipes/studies/quickstart-study.yaml": "needs Slurm; tests/test_slurm_docs.py types it",
     "workbench train recipes/qwen-lora.yaml": "needs the hub; tests/test_hub.py runs it on a laid-out cache",
 }
 STUDY = "workbench study recipes/studies/quickstart-study.yaml"

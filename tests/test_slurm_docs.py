@@ -44,6 +44,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniSlurm]:
         yield made
 
 
+def _not_of_a_checkout(folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if Path(folder) == ROOT and (name == "runs" or name.startswith("."))}
+
+
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -52,8 +56,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory, cluster: MiniSlurm) -> tuple
     """The page's commands, typed one after the other in a checkout in an empty home; what each printed."""
     home = tmp_path_factory.mktemp("home")
     checkout = home / "workbench"
-    left_out = shutil.ignore_patterns(".git", ".venv", "runs", "*cache*")
-    shutil.copytree(ROOT, checkout, ignore=left_out)
+    shutil.copytree(ROOT, checkout, ignore=_not_of_a_checkout)
     (checkout / ".venv").symlink_to(sys.prefix)
     environment = {
         **cluster.environment, "HOME": str(home), "WORKBENCH_VENV": sys.prefix, "PYTHONPATH": str(checkout),
