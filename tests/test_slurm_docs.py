@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -54,6 +55,8 @@ def _not_of_a_checkout(folder: str, names: list[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory, cluster: MiniSlurm) -> tuple[Path, dict[str, str]]:
     """The page's commands, typed one after the other in a checkout in an empty home; what each printed."""
+    # the copy's own set-up must find nothing to do in this environment: it would install the copy there
+    subprocess.run([ROOT / "scripts" / "setup", "dev"], env=os.environ | {"WORKBENCH_VENV": sys.prefix}, check=True)
     home = tmp_path_factory.mktemp("home")
     checkout = home / "workbench"
     shutil.copytree(ROOT, checkout, ignore=_not_of_a_checkout)
