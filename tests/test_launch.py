@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,18 @@ def test_srun_names_a_process_only_where_it_is_told_whom_to_meet(monkeypatch: py
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert place.take() == place.Place(rank=5, local_rank=1, world=8, local_world=4)
     assert not place.here().is_main
+
+
+def test_one_alone_in_a_step_is_told_of_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else torch would open a port for it, which the next job on the machine may want."""
+    for name, value in (("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0"), ("SLURM_NTASKS", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    monkeypatch.delenv("RANK", raising=False)
+    assert place.in_step()
+    assert place.take() == place.Place()
+    assert "RANK" not in os.environ
 
 
 def test_accelerate_speaks_by_the_collectives_that_the_table_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 
 from workbench import place
+from workbench.errors import Problem, RunError
 
 _Value = TypeVar("_Value")
 _PATIENCE = timedelta(days=1)
@@ -28,13 +29,23 @@ def start(device: str) -> None:
 
     Args:
         device: torch's name of the device kind.
+
+    Raises:
+        RunError: the port that they are to meet at is taken.
     """
     found = place.here()
     if found.world == 1:
         return
     if found.world == found.local_world and sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: neither its name nor its network is needed
-    PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    try:
+        PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        advice = "start it again, with another MASTER_PORT if that one stays taken"
+        raise RunError(Problem(meeting, "the processes cannot meet: that port is taken", advice)) from error
 
 
 def backend() -> str | None:

@@ -43,7 +43,8 @@ def take() -> Place:
     """This process's place, written into the environment under torchrun's names, where torch and accelerate look."""
     if in_step():
         known = {ours: os.environ[theirs] for ours, theirs in _SLURM.items() if theirs in os.environ}
-        os.environ.update(known if "RANK" in known else {})
+        # one alone meets nobody: told of a place, torch and accelerate would open a port for it
+        os.environ.update(known if "RANK" in known and known.get("WORLD_SIZE") != "1" else {})
     return here()
 
 

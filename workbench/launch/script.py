@@ -88,7 +88,13 @@ def _run(
         *profile.options,
     ]
     container = _container(cluster, resolved.target.backend or resolved.target.device, _mounts(profile, root))
-    values = {"step": container, "requeue": profile.requeue, "most_restarts": profile.most_restarts, **what}
+    values = {
+        "step": container,
+        "requeue": profile.requeue,
+        "most_restarts": profile.most_restarts,
+        "nodes": target.nodes if target.nodes > 1 else None,
+        **what,
+    }
     return _render("run.sh.j2", step, cluster, options, values)
 
 

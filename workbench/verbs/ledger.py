@@ -12,6 +12,7 @@ from rich.table import Table
 
 from workbench import files
 from workbench.errors import Problem, RunError
+from workbench.launch import queue
 from workbench.plan.prediction import GIB
 from workbench.runs import create, ledger, lock, planner
 from workbench.runs.run import Run
@@ -31,9 +32,13 @@ def runs(action: str | None, names: Sequence[str], root: Path) -> None:
             _remove(console, run)
     elif action == "prune" and not names:
         unfinished = [entry.run for entry in ledger.entries(root) if entry.state in ("failed", "stopped")]
+        queued = queue.live_jobs(unfinished)
         for run in unfinished:
-            _remove(console, run)
-        console.print(f"{len(unfinished)} runs removed")
+            if run.path in queued:
+                console.print(f"{markup(run.name)} waits as job {queued[run.path].job}, and stays")
+            else:
+                _remove(console, run)
+        console.print(f"{len(unfinished) - len(queued)} runs removed")
     else:
         raise RunError(Problem(f"runs {action}", "is not understood", "runs | runs rm RUN... | runs prune"))
 
@@ -99,7 +104,10 @@ def _off(ratio: float | None) -> str:
 
 def _remove(console: Console, run: Run) -> None:
     if lock.is_held(run):
-        raise RunError(Problem(run.name, "is running", "end it first"))
+        raise RunError(Problem(run.name, "is running", "end it first: `workbench cancel` it"))
+    if live := queue.live_jobs([run]):
+        found = f"waits or runs as job {live[run.path].job}"
+        raise RunError(Problem(run.name, found, "end it first: `workbench cancel` it"))
     shutil.rmtree(run.path)
     console.print(f"removed {markup(run.name)}")
 
