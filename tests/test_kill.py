@@ -154,3 +154,30 @@ def test_a_polite_stop_keeps_every_step(tmp_path: Path, number: int, status: int
     os.killpg(again.pid, signal.SIGKILL)
     said, _ = again.communicate()
     assert f"going on from step {kept}" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize("moment_", ["as it starts", "while it imports", "while it scores"])
+def test_a_stop_outside_of_training_ends_in_words(tmp_path: Path, number: signal.Signals, moment_: str) -> None:
+    """To the command and its worker, as a terminal and Slurm send it."""
+    suite = tmp_path / "few.yaml"
+    suite.write_text(f"tasks: [{{name: heldout, id: b, data: {ROOT}/datasets/world-biographies.yaml}}]")
+    process = follow([*command(tmp_path, suite), "--set", "training.steps=2"])
+    assert process.stdout is not None
+    while "loading the libraries" not in process.stdout.readline():
+        assert process.poll() is None
+    if moment_ == "while it imports":
+        time.sleep(2.0)
+    reached = moment(lambda run: run.proof.exists())
+    while moment_ == "while it scores" and not reached(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else 75), said
+    assert "the same command continues it" in said and "Traceback" not in said, said
+    run = the_run(tmp_path)
+    assert run is not None and not run.is_finished()
+    if run.attempts.exists():
+        assert list(files.read_jsonl(run.attempts))[-1]["status"] == process.returncode

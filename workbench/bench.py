@@ -63,10 +63,13 @@ def listening() -> Iterator[None]:
         yield
         return
 
+    asked = False
+
     def end(number: int, _frame: FrameType | None) -> None:
-        for each in STOPPING:
-            signal.signal(each, signal.SIG_IGN)
-        raise StopSignal(signal.Signals(number).name)
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise StopSignal(signal.Signals(number).name)
 
     before = {number: signal.signal(number, end) for number in STOPPING}
     try:

@@ -277,7 +277,17 @@ app.add_typer(cli_cluster.app)  # without a name: its verbs stand beside the oth
 
 def main() -> None:
     """Entry point of the `workbench` command."""
-    from workbench.bench import ended
+    from workbench import bench
 
-    status = ended(lambda: app())
-    sys.exit(status)
+    sys.exit(bench.alone(lambda: bench.ended(_call)))
+
+
+def _call() -> None:
+    """Run the verb. Typer leaves without a word when it is interrupted; what interrupted it is told by our caller."""
+    try:
+        app()
+    except SystemExit as leaving:
+        interrupted = leaving.__context__.__cause__ if leaving.__context__ else None
+        if isinstance(interrupted, KeyboardInterrupt):
+            raise interrupted from None
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -33,11 +34,17 @@ _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": 
 
 
 def watch(root: Path) -> None:
-    """A live table on a terminal, plain tables where something changed elsewhere; until nothing runs or waits."""
+    """A live table on a terminal, plain tables where something changed elsewhere; until nothing runs or waits, or
+    Ctrl-C."""
     console = terminal.console()
     if not any(root.glob("*/resolved.json")):
         console.print(f"no runs in {root}; `workbench train recipes/quickstart.yaml` makes one")
         return
+    with contextlib.suppress(KeyboardInterrupt):
+        _watch(console, root)
+
+
+def _watch(console: Console, root: Path) -> None:
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
             while True:
@@ -139,7 +146,8 @@ def logs(name: str, follow: bool, root: Path) -> None:
     run = create.named_run(root, name)
     console = terminal.console()
     if follow:
-        _follow(run)
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow(run)
         return
     path = _said_in(run)
     if path is None:
