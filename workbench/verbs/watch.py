@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
