@@ -86,8 +86,9 @@ def _where(one: Queued) -> str:
     """The machine that works on it, or why it waits."""
     holder = lock.read_holder(one.run) if one.word == "running" else None
     if one.state is not None and one.state.name in ("PENDING", "RUNNING"):
-        nodes = one.state.nodes or f"waits: {one.state.reason}"
-        return markup(f"{nodes}, {one.state.time_left} to the limit" if one.state.name == "RUNNING" else nodes)
+        if one.state.name == "RUNNING":
+            return markup(f"{one.state.nodes}, {one.state.time_left} to the limit")
+        return markup("waits" if one.state.reason in ("", "None") else f"waits: {one.state.reason}")
     if holder is not None:
         return markup(holder.host)
     return markup(one.state.name.lower()) if one.state is not None and one.word in ("failed", "stopped") else "-"
