@@ -64,7 +64,7 @@ def submit_recipe(console: Console, file: Path, overrides: Sequence[str], wish: 
             show_script(for_run(cluster, wanted.resolved, place, wish))
             return
         planner.refuse_misfit(wanted.resolved)
-        with submitting(wish.root):
+        with submitting(wish):
             known = wanted.find(wish.root)
             if known and _is_on_its_way(console, known, wanted.is_done(wish.root)):
                 return
@@ -104,11 +104,14 @@ def _log(number: str) -> str:
 
 
 @contextlib.contextmanager
-def submitting(root: Path) -> Iterator[None]:
+def submitting(wish: Wish) -> Iterator[None]:
     """One submission at a time under a root, so that two at once do not hand in the same run twice."""
-    path = root / ".submitting"
+    if wish.dry_run:
+        yield
+        return
+    path = wish.root / ".submitting"
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        wish.root.mkdir(parents=True, exist_ok=True)
         stream = path.open("a")
     except OSError as error:
         raise RunError(files.unwritable(path, error)) from error

@@ -15,7 +15,7 @@ from workbench.launch import profiles, queue, script, slurm
 from workbench.launch.profiles import Cluster
 from workbench.launch.script import Step
 from workbench.recipe.schema import Target
-from workbench.runs import jobs, lock
+from workbench.runs import jobs, lock, planner
 from workbench.runs.jobs import Job
 from workbench.runs.run import Run
 from workbench.study import load as studies
@@ -52,10 +52,12 @@ def _study(console: Console, file: Path, overrides: Sequence[str], wish: Wish, a
         for arm, one in zip(loaded.arms, arms, strict=True):
             submission.refuse_other_nodes(one.recipe.target, clusters[arm.name], f"arm {arm.name} target")
         submission.refuse_missing(arms, cluster)
+        for one in arms:
+            planner.refuse_misfit(one)
         made = plan(loaded, wish.root, overrides)
         if not allow_confounds:
             refuse_confounds(made)
-        with submission.submitting(wish.root):
+        with submission.submitting(wish):
             _hand_in(console, made, clusters, wish, _verdict(file, overrides, wish.root, allow_confounds))
 
 
@@ -95,10 +97,11 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
             waited_for.append(live[run.path].job)
         elif not (one.planned.is_done(made.root) or (run is not None and lock.is_held(run))):
             missing.append(one)
-    console.print(
-        f"{len(made.runs)} runs: {len(made.runs) - len(missing) - len(waited_for)} finished or worked on, "
-        f"{len(waited_for)} in the queue, {len(missing)} to hand in"
-    )
+    if not wish.dry_run:  # it prints scripts alone
+        console.print(
+            f"{len(made.runs)} runs: {len(made.runs) - len(missing) - len(waited_for)} finished or worked on, "
+            f"{len(waited_for)} in the queue, {len(missing)} to hand in"
+        )
     if not missing and not waited_for:
         console.print(markup(f"nothing to hand in; `workbench study {made.loaded.document.name}` judges them"))
         return
@@ -107,10 +110,14 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
     if not missing and (judging := _live([row["job"] for row in files.read_jsonl(record)])):
         console.print(f"the verdict is job {judging[-1]} already")
         return
-    after: list[str] = []
+    bases: list[str] = []
+    arrays: list[str] = []
     for number, group in enumerate(_groups(missing, clusters)):
-        after += _array(console, made, folder, number, group, clusters[group[0].arm], wish, after)
-    done = sorted({*waited_for, *after})
+        trains = group[0].planned.resolved.trains
+        found = _array(console, made, folder, number, group, clusters[group[0].arm], wish, bases if trains else [])
+        arrays += found
+        bases += [] if trains else found
+    done = sorted({*waited_for, *arrays})
     step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder, "verdict-%j.log", done)
     cluster = clusters[made.runs[0].arm]
     text = script.for_verdict(step, cluster, verdict, made.root)
