@@ -87,6 +87,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("an option that is none", {"options": ["qos=long"]}, "options"),
     ("no hardware", {"target": None}, "target"),
     ("a grace of nothing", {"grace_seconds": 0}, "grace_seconds"),
+    ("a name that is shell", {"environment": {"X;touch f;": "y"}}, "no variable can be called 'X;touch f;'"),
 ]
 
 
@@ -117,6 +118,7 @@ REFUSED: list[tuple[str, list[str], str]] = [
     ),
     ("too many devices", ["target.devices=4"], "4 devices a node, and those of profile mine have 1"),
     ("no profile for it", ["target.name=t4"], "hardware t4: no cluster profile fits"),
+    ("a folder that Slurm cannot name", ["--runs=a\\b"], "Slurm cannot name a folder"),
     ("what train refuses as well", ["method.rnk=4"], "method.rnk"),
 ]
 
@@ -126,9 +128,32 @@ def test_what_cannot_be_submitted_is_refused(
     workbench: Workbench, tmp_path: Path, settings: list[str], told: str
 ) -> None:
     write_profile(tmp_path)
-    said = submit(workbench, *settings)
+    options = [word for word in settings if word.startswith("--")]
+    chosen = [word for setting in settings if setting not in options for word in ("--set", setting)]
+    said = workbench("submit", "quickstart", "--dry-run", *options, *chosen)
     assert said.status == 2 and told in said.output, said.output
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [("0", "the limit of 0 s"), ("1", "is no longer than the grace of 120 s"), ("02:00", "no longer"),
+     ("soon", "no time"), ("", "no time"), ("-1", "no time"), ("1\n#SBATCH --wrap=x", "no time")],
+)  # fmt: skip
+def test_a_limit_that_a_job_could_not_use_is_refused(
+    workbench: Workbench, tmp_path: Path, limit: str, told: str
+) -> None:
+    write_profile(tmp_path)
+    said = workbench("submit", "quickstart", "--dry-run", f"--time={limit}")
+    assert said.status == 2 and told in said.output, said.output
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("3", 180), ("3:30", 210), ("1:00:05", 3605), ("2-1", 176_400), ("1-0:30", 88_200), ("1-01:00:01", 90_001)],
+)
+def test_times_are_read_as_slurm_writes_them(limit: str, seconds: int) -> None:
+    assert profiles._seconds(limit) == seconds
 
 
 # --- the script ------------------------------------------------------------------------------------------------------
@@ -249,15 +274,70 @@ def test_states_without_a_scheduler_are_those_of_the_directories(
     workbench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert slurm.states(["1"]) is None
+    assert slurm.states(["1"]) == {}
     assert workbench("train", "quickstart", "--dry-run").status == 0
     (path,) = (tmp_path / "runs").iterdir()
     found, answered = queue.look([Run(path)])
-    assert not answered and found[0].word == "stopped"
+    assert answered and found[0].word == "stopped"
     said = workbench("runs", "--watch")
     assert said.status == 0 and "stopped" in said.output
     assert "has said nothing yet" in workbench("logs", "quickstart").output
     assert "neither runs nor waits" in workbench("cancel", "quickstart").output
+
+
+def fake(folder: Path, name: str, text: str) -> None:
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_scheduler_that_does_not_answer_is_not_taken_for_an_empty_queue(
+    workbench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is removed, handed in twice or called idle because nobody knows."""
+    write_profile(tmp_path)
+    fake(tmp_path, "sbatch", "echo 7")
+    fake(tmp_path, "squeue", "exit 1")
+    fake(tmp_path, "sacct", "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    assert "job 7: quickstart-" in workbench("submit", "quickstart").output
+    for command in (
+        ("submit", "quickstart"),
+        ("runs", "prune"),
+        ("runs", "rm", "quickstart"),
+        ("cancel", "quickstart"),
+    ):
+        said = workbench(*command)
+        assert said.status == 2, said.output
+        assert "Slurm: does not answer, and may hold these jobs: 7" in said.output
+    assert len(list((tmp_path / "runs").glob("quickstart-*"))) == 1
+    assert "Slurm does not answer" in workbench("runs").output
+    fake(tmp_path, "squeue", "echo '7|PENDING|Priority||20:00'")
+    assert "queued" in workbench("runs").output
+    assert "waits or runs as job 7" in workbench("runs", "rm", "quickstart").output
+    assert "waits as job 7, and stays" in workbench("runs", "prune").output
+    fake(tmp_path, "squeue", "echo '7|COMPLETING|None||20:00'")
+    assert "its job 7 is being ended" in workbench("submit", "quickstart").output
+
+
+def test_one_damaged_run_does_not_hide_the_others(workbench: Workbench, tmp_path: Path) -> None:
+    for name in ("whole", "torn", "odd", "odder", "locked"):
+        assert workbench("train", "quickstart", "--dry-run", "--set", f"name={name}", "--set", f"seed={len(name)}",
+                         "--set", f"method.rank={len(name) + ord(name[0])}").status == 0  # fmt: skip
+    run = {path.name.split("-")[0]: path for path in (tmp_path / "runs").iterdir() if path.is_dir()}
+    (run["torn"] / "resolved.json").write_text("{")
+    (run["odd"] / "attempts.jsonl").write_text("{}\n")
+    (run["odder"] / "metrics.jsonl").write_text('{"a": 1}\n')
+    (run["locked"] / "lock").mkdir()
+    listed = workbench("runs")
+    assert listed.status == 0, listed.output
+    for name, state in (("whole", "stopped"), ("torn", "damaged"), ("odd", "damaged"), ("odder", "damaged")):
+        assert any(line.startswith(name + "-") and state in line for line in listed.output.splitlines()), listed.output
+    assert workbench("runs", "--watch").status == 0
+    for name in ("torn", "odd", "odder", "locked"):
+        assert workbench("runs", "rm", run[name].name).status == 0
+    assert not run["locked"].exists() and run["whole"].exists()
 
 
 def test_every_field_of_a_profile_is_explained_and_read(workbench: Workbench) -> None:

@@ -104,7 +104,7 @@ def parse(text: str, name: str) -> Document:
         message = getattr(error, "problem", None) or str(error)
         raise RecipeError(Problem(f"{name}{line}", f"is not YAML: {message}")) from None
     if node is None:
-        raise RecipeError(Problem(name, "is empty", "see `workbench explain recipe` for the sections"))
+        raise RecipeError(Problem(name, "is empty", "`workbench explain recipe` (or study, profile) lists its fields"))
     if builder.problems:
         raise RecipeError(builder.problems)
     return Document(name, value, builder.places)

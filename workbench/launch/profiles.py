@@ -17,6 +17,7 @@ from workbench.recipe.section import Flag, Section
 
 _FOLDER = "slurm"
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _TIME = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+|\d+-\d+:\d{2}|\d+-\d+:\d{2}:\d{2})$"
 
 
@@ -26,7 +27,10 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _no_secret(names: dict[str, str]) -> dict[str, str]:
+def _variables(names: dict[str, str]) -> dict[str, str]:
+    odd = [name for name in names if not _VARIABLE.fullmatch(name)]
+    if odd:
+        raise ValueError(f"no variable can be called {', '.join(map(repr, odd))}")
     found = [name for name in names if _SECRET.search(name)]
     if found:
         raise ValueError(
@@ -68,7 +72,7 @@ class Profile(Section):
     memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
     """Memory of a node (`64G`). None: the partition's default."""
     time: Annotated[str, Field(pattern=_TIME)] = "24:00:00"
-    """Time limit of one job (`30`: minutes, `HH:MM:SS`, `D-HH:MM:SS`). A run that needs more goes on in the next."""
+    """Time limit of one job, in quotes ("30": minutes, "HH:MM:SS", "D-HH:MM:SS"). A longer run goes on in the next."""
     grace_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
     """How long before the limit a job is asked to stop: longer than one step and its checkpoint."""
     requeue: Flag = True
@@ -80,9 +84,9 @@ class Profile(Section):
     modules: list[Line] = Field(default_factory=list)
     """Loaded by `module load` before anything else."""
     setup: list[Line] = Field(default_factory=list)
-    """Lines of shell for the job's script, such as `source /shared/venv/bin/activate`. None: the environment that
-    `workbench submit` was called from is used."""
-    environment: Annotated[dict[str, str], AfterValidator(_no_secret)] = Field(default_factory=dict)
+    """Lines of shell for the job's script, such as `source /shared/venv/bin/activate`; one that fails ends the job.
+    None: the environment that `workbench submit` was called from is used."""
+    environment: Annotated[dict[str, str], AfterValidator(_variables)] = Field(default_factory=dict)
     """Variables for the job. No secrets: they would stand in its script."""
     container: Container | None = None
     """An image to run in. None: the nodes' own system."""
@@ -97,6 +101,33 @@ class Profile(Section):
     """Partition of a study's last job, which only reads. None: the same."""
     options: list[Annotated[str, Field(pattern=r"^--[a-z][\w-]*(=[^\n]*)?$")]] = Field(default_factory=list)
     """More options of sbatch, one a line (`--qos=long`, `--constraint=ib`)."""
+
+
+def refuse_short(limit: str, profile: Profile, where: str) -> None:
+    """Refuse a time limit that is none, or no longer than the grace before it: a job would be asked to stop at once.
+
+    Raises:
+        RecipeError: says which.
+    """
+    if not re.fullmatch(_TIME, limit):
+        raise RecipeError(Problem(where, f"{limit!r} is no time", "minutes, HH:MM:SS, or D-HH:MM:SS"))
+    seconds = _seconds(limit)
+    if seconds <= profile.grace_seconds:
+        found = f"the limit of {seconds} s is no longer than the grace of {profile.grace_seconds} s before it"
+        raise RecipeError(Problem(where, found, "give more time, or lower grace_seconds in the profile"))
+
+
+def _seconds(limit: str) -> int:
+    """Of a time as Slurm writes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+        return int(days) * 86_400 + hours * 3600 + minutes * 60 + seconds
+    if len(parts) == 1:
+        return parts[0] * 60
+    hours, minutes, seconds = [0, *parts][-3:]
+    return hours * 3600 + minutes * 60 + seconds
 
 
 @dataclass(frozen=True)

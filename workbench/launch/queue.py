@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import files
-from workbench.errors import ExitStatus
+from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import slurm
 from workbench.launch.slurm import JobState
 from workbench.runs import jobs, ledger
@@ -33,10 +33,20 @@ class Queued:
         return self.state is not None and self.state.is_live
 
     @property
+    def is_ending(self) -> bool:
+        """Whether its job is being ended, so that another one may follow."""
+        return self.state is not None and self.state.name == "COMPLETING"
+
+    @property
+    def number(self) -> str:
+        """Of its job."""
+        return self.job.job if self.job else "-"
+
+    @property
     def word(self) -> str:
-        """queued, running, preempted (it waits to go on), finished, failed or stopped."""
+        """queued, running, preempted (it waits to go on), finished, failed, stopped or damaged."""
         known = ledger.state(self.run)
-        if known in ("finished", "running"):
+        if known in ("finished", "running", "damaged"):
             return known
         if self.is_live:
             assert self.state is not None
@@ -57,12 +67,9 @@ def _failed(run: Run, state: JobState) -> bool:
 
 
 def look(runs: Iterable[Run]) -> tuple[list[Queued], bool]:
-    """Every run with its newest job, and whether the scheduler answered."""
-    newest: dict[Path, Job] = {}
+    """Every run with its newest job, and whether the scheduler answered (where there is one and runs have jobs)."""
     listed = list(runs)
-    for run in listed:
-        for job in jobs.jobs_of(run):
-            newest[run.path] = job
+    newest = {run.path: known[-1] for run in listed if (known := jobs.jobs_of(run))}
     found = slurm.states(job.job for job in newest.values())
     states = found or {}
     made = []
@@ -72,7 +79,14 @@ def look(runs: Iterable[Run]) -> tuple[list[Queued], bool]:
     return made, found is not None
 
 
-def live_jobs(runs: Iterable[Run]) -> dict[Path, Job]:
-    """The jobs that run or wait, by their run's directory."""
-    found, _ = look(runs)
-    return {one.run.path: one.job for one in found if one.job is not None and one.is_live}
+def live_jobs(runs: Iterable[Run]) -> dict[Path, Queued]:
+    """Those whose job runs or waits, by the run's directory.
+
+    Raises:
+        RunError: the scheduler does not answer, so nobody knows.
+    """
+    found, answered = look(runs)
+    if not answered:
+        unknown = ", ".join(one.job.job for one in found if one.job is not None)
+        raise RunError(Problem("Slurm", f"does not answer, and may hold these jobs: {unknown}", "try again later"))
+    return {one.run.path: one for one in found if one.is_live}

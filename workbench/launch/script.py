@@ -17,6 +17,8 @@ from workbench.recipe.resolved import Resolved
 
 _VERDICT_MEMORY = "8G"
 _VERDICT_TIME = "01:00:00"
+_OF_NODES = ("--exclusive", "--constraint", "--gres", "--gpu", "--mem", "--cpus", "--nodes", "--ntasks", "--signal")
+"""Options of a profile that a job without devices does not need; others (`--qos`) a site may demand of every job."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def for_verdict(step: Step, cluster: Cluster, command: Sequence[str], root: Path
         f"--mem={_VERDICT_MEMORY}",
         f"--time={step.time or _VERDICT_TIME}",
         *_records(step),
+        *(option for option in profile.options if not option.startswith(_OF_NODES)),
     ]
     container = _container(cluster, "", [*_mounts(profile, root)])
     srun = f"srun {container}" if container else ""

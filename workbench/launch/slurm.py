@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -40,19 +39,28 @@ def is_here() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def submit(script: Path) -> str:
-    """Hand a script in; the job's number.
+def refuse_absence() -> None:
+    """Refuse to submit from a machine without Slurm.
 
     Raises:
-        RunError: Slurm is not here, or refuses; with its own words.
+        RunError: says where to submit from.
     """
     if not is_here():
         advice = "on the cluster's login node; --dry-run prints the script anywhere"
         raise RunError(Problem("sbatch", "there is no Slurm on this machine", advice))
+
+
+def submit(script: Path) -> str:
+    """Hand a script in; the job's number.
+
+    Raises:
+        RunError: Slurm refuses it; with its own words.
+    """
     done = _asked("sbatch", "--parsable", str(script))
     if done.returncode:
-        words = " ".join(done.stderr.split()).removeprefix("sbatch: error: ")
-        raise RunError(Problem(str(script), f"Slurm refuses it: {words}", "mend the profile (slurm/*.yaml)"))
+        words = " ".join(done.stderr.replace("sbatch: error: ", "").split())
+        advice = "mend the profile (slurm/*.yaml), or wait where Slurm itself is down"
+        raise RunError(Problem(str(script), f"Slurm refuses it: {words}", advice))
     return done.stdout.strip().partition(";")[0]
 
 
@@ -75,13 +83,11 @@ def cancel(jobs: Sequence[str]) -> None:
 
 def states(jobs: Iterable[str]) -> dict[str, JobState] | None:
     """What is known of jobs, by number (`12`, or `12_3` in an array); those that Slurm has forgotten are left out. None
-    where there is no Slurm, or it does not answer."""
+    where it does not answer."""
     wanted = set(jobs)
-    if not is_here():
-        return None
-    if not wanted:
+    if not wanted or not is_here():
         return {}
-    done = _asked("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%T|%r|%N|%L")
+    done = _asked("squeue", "-h", "-r", "-t", "all", "--me", "-o", "%i|%T|%r|%N|%L")
     if done.returncode:
         return None
     rows = (line.split("|") for line in done.stdout.splitlines())

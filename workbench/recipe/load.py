@@ -195,7 +195,8 @@ def _over(old: Any, new: Any) -> Any:
 
 def _kept(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """What of an older layer's section stays under a newer one."""
-    outdone = {old_way for way, old_way in _ALTERNATIVES.get(section, ()) if way in new and old_way not in new}
+    outdone = {old_way for way, old_way in _ALTERNATIVES.get(section, ())
+               if new.get(way) is not None and old_way not in new}  # fmt: skip
     kept = {key: value for key, value in old.items() if key not in outdone}
     renamed = "name" in new and new["name"] != old.get("name", _default_name(section))
     if not renamed or section not in _BOUND_TO_NAME:

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from workbench import files
+from workbench.errors import Problem, RunError
 from workbench.runs.run import Run
 
 
@@ -19,7 +20,7 @@ class Job:
     """Of the cluster."""
     script: str
     output: str
-    """Where what it prints goes, beside the run's own log."""
+    """Where what it prints goes, beside the run's own log; empty where that is not known."""
 
 
 def note(run: Run, job: Job) -> None:
@@ -28,5 +29,15 @@ def note(run: Run, job: Job) -> None:
 
 
 def jobs_of(run: Run) -> list[Job]:
-    """All jobs of a run, the newest last."""
-    return [Job(**{name: row[name] for name in Job.__dataclass_fields__}) for row in files.read_jsonl(run.jobs)]
+    """All jobs of a run, the newest last; also those that somebody submitted by hand, once they began.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    try:
+        known = [Job(**{name: row[name] for name in Job.__dataclass_fields__}) for row in files.read_jsonl(run.jobs)]
+    except KeyError as error:
+        raise RunError(Problem(str(run.jobs), f"is damaged: a job without {error}", "remove that file")) from error
+    begun = [row.get("job") for row in files.read_jsonl(run.attempts) if row.get("event") == "start"]
+    recorded = {job.job for job in known}
+    return known + [Job(number, "", "", "") for number in dict.fromkeys(begun) if number and number not in recorded]

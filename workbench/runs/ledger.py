@@ -14,6 +14,8 @@ from workbench.errors import Problem, RunError
 from workbench.runs import lock
 from workbench.runs.run import Run
 
+_DAMAGE = (RunError, OSError, KeyError, TypeError, ValueError)
+"""What reading files that somebody else wrote into may raise."""
 _END_BYTES = 1 << 14
 """How much of a metrics file's end is looked at; a line of it has a few hundred bytes."""
 
@@ -24,19 +26,23 @@ class Entry:
 
     run: Run
     state: str
-    """finished, running, failed or stopped."""
+    """finished, running, failed, stopped or damaged."""
     base: str
     method: str
-    seed: int
+    seed: int | None
     step: int | None
     scores: dict[str, float]
     """`suite/task` -> the primary metric's value."""
 
 
 def entries(root: Path) -> Iterator[Entry]:
-    """The runs under `root`, by name."""
+    """The runs under `root`, by name; one whose files are damaged says so, and does not hide the others."""
     for path in sorted(root.glob("*/resolved.json")):
-        yield entry(Run(path.parent))
+        run = Run(path.parent)
+        try:
+            yield entry(run)
+        except _DAMAGE:
+            yield Entry(run, "damaged", "-", "-", None, None, {})
 
 
 def identities(root: Path) -> Iterator[dict[str, Any]]:
@@ -65,7 +71,14 @@ def entry(run: Run) -> Entry:
 
 
 def state(run: Run) -> str:
-    """finished, running, failed or stopped."""
+    """finished, running, failed, stopped or damaged."""
+    try:
+        return _state(run)
+    except _DAMAGE:
+        return "damaged"
+
+
+def _state(run: Run) -> str:
     if lock.is_held(run):
         return "running"
     if run.is_finished():

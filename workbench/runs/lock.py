@@ -71,7 +71,7 @@ def held(run: Run) -> Iterator[None]:
         if taken is False or (other is not None and _lives_elsewhere(run.lock, other, bool(taken))):
             found = f"is being worked on by {other or 'another process'}"
             raise RunError(Problem(str(run.path), found, "wait for it, or end it first"))
-        mine = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"), uuid.uuid4().hex, _job())
+        mine = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"), uuid.uuid4().hex, own_job())
         try:
             _write(stream, json.dumps(asdict(mine)))
         except OSError as error:
@@ -86,7 +86,7 @@ def held(run: Run) -> Iterator[None]:
                 _write(stream, "")
 
 
-def _job() -> str | None:
+def own_job() -> str | None:
     """The scheduler's name of the job that we are in."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
@@ -120,7 +120,7 @@ def _lives_elsewhere(path: Path, other: Holder, has_flock: bool) -> bool:
     """Whether a holder that did not let go lives where our flock does not reach; waits until that is known."""
     if other.host == socket.gethostname():
         return not has_flock and files.is_alive(other.pid)
-    if other.job is not None and other.job == _job():
+    if other.job is not None and other.job == own_job():
         return False  # the same job, requeued: what ran before it is gone
     first = path.stat().st_mtime_ns
     while _age_seconds(path) < LEASE_SECONDS:
@@ -166,7 +166,7 @@ def read_holder(run: Run) -> Holder | None:
 
 def is_held(run: Run) -> bool:
     """Whether some process works on the run now. Looking needs no right to write, and two may look at once."""
-    if not run.lock.exists():
+    if not run.lock.is_file():
         return False
     with run.lock.open(encoding="utf-8") as stream:
         try:

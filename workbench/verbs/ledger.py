@@ -19,8 +19,6 @@ from workbench.runs.run import Run
 from workbench.verbs import terminal
 from workbench.visible import markup
 
-_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
-
 
 def runs(action: str | None, names: Sequence[str], root: Path) -> None:
     """List, remove or prune."""
@@ -28,14 +26,19 @@ def runs(action: str | None, names: Sequence[str], root: Path) -> None:
     if action is None:
         _list(console, root)
     elif action == "rm" and names:
-        for run in dict.fromkeys(create.named_run(root, name) for name in names):
+        chosen = list(dict.fromkeys(create.named_run(root, name) for name in names))
+        queued = queue.live_jobs(chosen)
+        for run in chosen:
+            if run.path in queued:
+                found = f"waits or runs as job {queued[run.path].number}"
+                raise RunError(Problem(run.name, found, "end it first: `workbench cancel` it"))
             _remove(console, run)
     elif action == "prune" and not names:
         unfinished = [entry.run for entry in ledger.entries(root) if entry.state in ("failed", "stopped")]
         queued = queue.live_jobs(unfinished)
         for run in unfinished:
             if run.path in queued:
-                console.print(f"{markup(run.name)} waits as job {queued[run.path].job}, and stays")
+                console.print(f"{markup(run.name)} waits as job {queued[run.path].number}, and stays")
             else:
                 _remove(console, run)
         console.print(f"{len(unfinished) - len(queued)} runs removed")
@@ -52,14 +55,17 @@ def _list(console: Console, root: Path) -> None:
     table.add_column("run", min_width=max(len(entry.run.name) for entry in rows))  # never cut: other verbs take it
     for heading in ("state", "base", "method", "seed", "step", "scores"):
         table.add_column(heading, overflow="fold")
+    found, answered = queue.look(entry.run for entry in rows if entry.state != "damaged")
+    words = {one.run.path: one.word for one in found}
     for entry in rows:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in entry.scores.items())
-        state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"
+        state = terminal.state(words.get(entry.run.path, entry.state))
         step = str(entry.step) if entry.step is not None else "-"
-        table.add_row(
-            markup(entry.run.name), state, markup(entry.base), entry.method, str(entry.seed), step, markup(scores)
-        )
+        seed = str(entry.seed) if entry.seed is not None else "-"
+        table.add_row(markup(entry.run.name), state, markup(entry.base), entry.method, seed, step, markup(scores))
     console.print(table)
+    if not answered:
+        console.print("Slurm does not answer; states are those of the directories alone", style="dim")
 
 
 def planner_errors(root: Path) -> None:
@@ -105,9 +111,6 @@ def _off(ratio: float | None) -> str:
 def _remove(console: Console, run: Run) -> None:
     if lock.is_held(run):
         raise RunError(Problem(run.name, "is running", "end it first: `workbench cancel` it"))
-    if live := queue.live_jobs([run]):
-        found = f"waits or runs as job {live[run.path].job}"
-        raise RunError(Problem(run.name, found, "end it first: `workbench cancel` it"))
     shutil.rmtree(run.path)
     console.print(f"removed {markup(run.name)}")
 
@@ -117,7 +120,7 @@ def show(name: str, root: Path) -> None:
     console = terminal.console()
     run = create.named_run(root, name)
     entry = ledger.entry(run)
-    state = f"[{_COLOURS[entry.state]}]{entry.state}[/]"
+    state = terminal.state(queue.look([run])[0][0].word)
     console.print(f"[bold]{markup(run.name)}[/bold]  {state}  {markup(str(run.path))}")
     facts: dict[str, str] = {"base": entry.base, "method": entry.method, "seed": str(entry.seed)}
     if run.manifest.exists():

@@ -24,8 +24,6 @@ from workbench.study.plan import Plan, StudyRun, plan, refuse_confounds
 from workbench.verbs import judgement, terminal
 from workbench.visible import markup
 
-_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow"}
-
 
 def study(
     file: Path, overrides: Sequence[str], only_plan: bool, only_judge: bool, allow_confounds: bool, root: Path
@@ -70,7 +68,7 @@ def _question(
         contrasts = [pair for written in declared.contrasts for pair in loaded.pairs(written)]
     status = {(one.run.arm, one.run.seed): one.status for one in failures}
     missing = [
-        {"arm": one.arm, "seed": one.seed, "state": one.state(made.root), "reason": _reason(status, one)}
+        {"arm": one.arm, "seed": one.seed, "state": one.state(made.root), "reason": _reason(status, one, made.root)}
         for one in made.runs
         if not one.planned.is_done(made.root)
     ]
@@ -91,11 +89,14 @@ def _question(
     )
 
 
-def _reason(status: Mapping[tuple[str, int], int], one: StudyRun) -> str:
+def _reason(status: Mapping[tuple[str, int], int], one: StudyRun, root: Path) -> str:
     found = status.get((one.arm, one.seed))
-    return (
-        f"It ended with status {found}; see its log." if found is not None else "The same command brings it to its end."
-    )
+    run = one.find(root)
+    if found is None and run is not None and one.state(root) == "failed":
+        found = list(files.read_jsonl(run.attempts))[-1].get("status")
+    if found is not None:
+        return f"It ended with status {found}; see its log."
+    return "`workbench study` (or `submit`) brings it to its end."
 
 
 def _list(console: Console, made: Plan) -> None:
@@ -116,7 +117,7 @@ def _list(console: Console, made: Plan) -> None:
             f"{about}{write(expected.get(key))}" if expected.get(key) is not None else "-" for key, write in _SHOWN
         ]
         run = one.find(made.root)
-        coloured = f"[{_COLOURS[state]}]{state}[/]" if state in _COLOURS else state
+        coloured = terminal.state(state)
         seed = str(one.seed) if one.planned.facts["seed"] == one.seed and one.planned.resolved.trains else "-"
         table.add_row(markup(one.arm), seed, coloured, *cells, markup(run.name) if run else "-")
         if own is None and one.planned.resolved.trains:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from workbench.recipe import resolve
 from workbench.recipe.load import load
 from workbench.recipe.resolved import Resolved
 from workbench.recipe.schema import Target
-from workbench.runs import create, jobs, lock, planner
+from workbench.runs import create, jobs, ledger, lock, planner
 from workbench.runs import store as stores
 from workbench.runs.jobs import Job
 from workbench.runs.planned import planned
@@ -56,6 +57,7 @@ def submit_recipe(console: Console, file: Path, overrides: Sequence[str], wish: 
         loaded = load(file, [*overrides, f"target.name={cluster.profile.target}"])
     resolved = resolve.resolve(loaded)
     refuse_other_nodes(resolved.recipe.target, cluster, where)
+    refuse_limit(cluster, wish)
     with reading_store(cluster):
         refuse_missing([resolved], cluster)
         wanted = planned(resolved, wish.root)
@@ -70,7 +72,7 @@ def submit_recipe(console: Console, file: Path, overrides: Sequence[str], wish: 
                 return
             run = wanted.open(wish.root)
             number = hand_in(run.job_script, for_run(cluster, wanted.resolved, run, wish))
-            jobs.note(run, Job(number, cluster.name, str(run.job_script), str(run.path / _log(number))))
+            note([(run, Job(number, cluster.name, str(run.job_script), str(run.path / _log(number))))], number)
     console.print(f"job {number}: {markup(run.name)}, {asked_for(wanted.resolved.recipe.target, cluster, wish)}")
     say_what_next(console, run.name, wish.root)
 
@@ -85,11 +87,16 @@ def _is_on_its_way(console: Console, run: Run, is_done: bool) -> bool:
         console.print(f"{markup(run.name)} is finished already; nothing to do")
         return True
     live = queue.live_jobs([run]).get(run.path)
+    if live is not None and live.is_ending:
+        raise RunError(Problem(run.name, f"its job {live.number} is being ended", "submit again when it has"))
     if live is not None:
-        console.print(f"{markup(run.name)} is job {live.job} already; `workbench runs --watch` shows it")
+        console.print(f"{markup(run.name)} is job {live.number} already; `workbench runs --watch` shows it")
     elif lock.is_held(run):
         found = f"is being worked on by {lock.read_holder(run) or 'another process'}"
         raise RunError(Problem(run.name, found, "wait for it, or `workbench cancel` it"))
+    elif ledger.state(run) == "failed":
+        last = run.log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:] if run.log.exists() else []
+        console.print(markup(f"it failed last time: {' '.join(last)}"), style="yellow")
     return live is not None
 
 
@@ -121,9 +128,27 @@ def submitting(wish: Wish) -> Iterator[None]:
 
 
 def hand_in(path: Path, text: str) -> str:
-    """Write a job's script, hand it to Slurm, and return its number."""
+    """Write a job's script, hand it to Slurm, and return its number.
+
+    Raises:
+        RunError: a line of the profile is no shell, or Slurm refuses it.
+    """
+    slurm.refuse_absence()
     files.write_text(path, text)
+    read = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
+    if read.returncode:
+        raise RunError(Problem(str(path), f"is no shell script: {' '.join(read.stderr.split())}", "mend the profile"))
     return slurm.submit(path)
+
+
+def note(handed: Sequence[tuple[Run, Job]], number: str) -> None:
+    """Record a job with its runs; one that cannot be recorded is taken back, or nobody would know of it."""
+    try:
+        for run, job in handed:
+            jobs.note(run, job)
+    except RunError:
+        slurm.cancel([number])
+        raise
 
 
 def show_script(text: str) -> None:
@@ -134,6 +159,18 @@ def show_script(text: str) -> None:
             path = Path(folder) / "job.sh"
             files.write_text(path, text)
             print(slurm.would_take(path), file=sys.stderr)
+
+
+def refuse_limit(cluster: Cluster, wish: Wish) -> None:
+    """Refuse a time limit that a job could not use, and a folder that Slurm cannot name.
+
+    Raises:
+        UserError: says which.
+    """
+    where = f"profile {cluster.name} time" if wish.time is None else "--time"
+    profiles.refuse_short(cluster.profile.time if wish.time is None else wish.time, cluster.profile, where)
+    if any(sign in str(wish.root) for sign in ("\\", "\n")):
+        raise RunError(Problem(str(wish.root), "Slurm cannot name a folder with a backslash or a line break", "--runs"))
 
 
 def refuse_other_nodes(target: Target, cluster: Cluster, where: str) -> None:
@@ -201,8 +238,8 @@ def _set(changes: Mapping[str, str | None]) -> None:
 def asked_for(target: Target, cluster: Cluster, wish: Wish) -> str:
     """A job's size in words."""
     devices = "1 task" if target.devices == 1 else f"{target.devices} tasks"
-    nodes = "1 node" if target.nodes == 1 else f"{target.nodes} nodes"
-    return f"{nodes} with {devices}, limit {wish.time or cluster.profile.time} (profile {cluster.name})"
+    nodes = f"1 node with {devices}" if target.nodes == 1 else f"{target.nodes} nodes with {devices} each"
+    return f"{nodes}, limit {wish.time or cluster.profile.time} (profile {cluster.name})"
 
 
 def say_what_next(console: Console, name: str, root: Path) -> None:

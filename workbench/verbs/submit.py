@@ -3,6 +3,7 @@ verdict."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from workbench import files
-from workbench.errors import Problem, RecipeError
+from workbench.errors import Problem, RecipeError, RunError
 from workbench.launch import profiles, queue, script, slurm
 from workbench.launch.profiles import Cluster
 from workbench.launch.script import Step
 from workbench.recipe.schema import Target
-from workbench.runs import jobs, lock, planner
+from workbench.runs import lock, planner
 from workbench.runs.jobs import Job
 from workbench.runs.run import Run
 from workbench.study import load as studies
@@ -51,6 +52,7 @@ def _study(console: Console, file: Path, overrides: Sequence[str], wish: Wish, a
         arms = resolved_arms(loaded, overrides)
         for arm, one in zip(loaded.arms, arms, strict=True):
             submission.refuse_other_nodes(one.recipe.target, clusters[arm.name], f"arm {arm.name} target")
+            submission.refuse_limit(clusters[arm.name], wish)
         submission.refuse_missing(arms, cluster)
         for one in arms:
             planner.refuse_misfit(one)
@@ -93,8 +95,8 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
     missing, waited_for = [], []
     for one in made.runs:
         run = there.get(id(one))
-        if run is not None and run.path in live:
-            waited_for.append(live[run.path].job)
+        if run is not None and run.path in live and not live[run.path].is_ending:
+            waited_for.append(live[run.path].number)
         elif not (one.planned.is_done(made.root) or (run is not None and lock.is_held(run))):
             missing.append(one)
     if not wish.dry_run:  # it prints scripts alone
@@ -105,29 +107,48 @@ def _hand_in(console: Console, made: Plan, clusters: dict[str, Cluster], wish: W
     if not missing and not waited_for:
         console.print(markup(f"nothing to hand in; `workbench study {made.loaded.document.name}` judges them"))
         return
-    folder = made.folder / "jobs"
-    record = folder / "verdicts.jsonl"
-    if not missing and (judging := _live([row["job"] for row in files.read_jsonl(record)])):
+    record = made.folder / "jobs" / "verdicts.jsonl"
+    judging = _live([row["job"] for row in files.read_jsonl(record)])
+    if not missing and judging and not wish.dry_run:
         console.print(f"the verdict is job {judging[-1]} already")
         return
+    folder = _new_folder(made.folder / "jobs", wish)
     bases: list[str] = []
     arrays: list[str] = []
     for number, group in enumerate(_groups(missing, clusters)):
         trains = group[0].planned.resolved.trains
-        found = _array(console, made, folder, number, group, clusters[group[0].arm], wish, bases if trains else [])
+        after = bases if trains else []
+        found = _array(console, made, folder / f"array-{number}.sh", group, clusters[group[0].arm], wish, after)
         arrays += found
         bases += [] if trains else found
     done = sorted({*waited_for, *arrays})
     step = Step(f"{made.loaded.name}: the verdict", f"{made.loaded.name}-verdict", folder, "verdict-%j.log", done)
-    cluster = clusters[made.runs[0].arm]
-    text = script.for_verdict(step, cluster, verdict, made.root)
+    text = script.for_verdict(step, clusters[made.runs[0].arm], verdict, made.root)
     if wish.dry_run:
         submission.show_script(text)
         return
-    job = submission.hand_in(folder / "verdict.sh", text)
+    try:
+        job = submission.hand_in(folder / "verdict.sh", text)
+    except RunError as error:
+        told = f"the runs are handed in ({', '.join(arrays)}), only their verdict is not"
+        advice = "`workbench study STUDY --judge` makes it when they have ended"
+        raise RunError([*error.problems, Problem(made.loaded.name, told, advice)]) from error
     files.append_line(record, {"job": job, "after": done})
+    if judging:  # those would judge before the new runs have ended
+        slurm.cancel(judging)
     console.print(f"job {job}: the verdict, when they have ended; it goes to {markup(str(made.folder))}")
     console.print(markup(f"watch: workbench runs --watch{terminal.elsewhere(made.root)}"), style="dim")
+
+
+def _new_folder(folder: Path, wish: Wish) -> Path:
+    """A folder for the scripts and logs of one submission, which no other one has."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for name in (stamp, *(f"{stamp}-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            if not wish.dry_run:
+                (folder / name).mkdir(parents=True)
+            return folder / name
+    raise RunError(Problem(str(folder), "holds a thousand submissions of this second"))
 
 
 def _live(numbers: Sequence[str]) -> list[str]:
@@ -151,8 +172,7 @@ def _groups(missing: Sequence[StudyRun], clusters: dict[str, Cluster]) -> list[l
 def _array(
     console: Console,
     made: Plan,
-    folder: Path,
-    number: int,
+    path: Path,
     group: Sequence[StudyRun],
     cluster: Cluster,
     wish: Wish,
@@ -160,19 +180,19 @@ def _array(
 ) -> list[str]:
     """Hand in one array; its number (nothing in a dry run)."""
     resolved = group[0].planned.resolved
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}"
-    runs_file, name = folder / f"{stamp}.runs", made.loaded.name
-    step = Step(f"{name}: {len(group)} runs", name, folder, "run-%A_%a.log", after, wish.time)
+    runs_file, name = path.with_suffix(".runs"), made.loaded.name
+    size = "1 run" if len(group) == 1 else f"{len(group)} runs"
+    step = Step(f"{name}: {size}", name, path.parent, "run-%A_%a.log", after, wish.time)
     text = script.for_array(step, cluster, resolved, runs_file, made.root, len(group))
     if wish.dry_run:
         submission.show_script(text)
         return []
     runs: list[Run] = [one.planned.open(made.root) for one in group]
     files.write_text(runs_file, "".join(f"{run.path}\n" for run in runs))
-    path = folder / f"{stamp}.sh"
     job = submission.hand_in(path, text)
-    for at, run in enumerate(runs):
-        jobs.note(run, Job(f"{job}_{at}", cluster.name, str(path), str(folder / f"run-{job}_{at}.log")))
+    logs = [str(path.parent / f"run-{job}_{at}.log") for at in range(len(runs))]
+    noted = [Job(f"{job}_{at}", cluster.name, str(path), log) for at, log in enumerate(logs)]
+    submission.note(list(zip(runs, noted, strict=True)), job)
     asked = submission.asked_for(resolved.recipe.target, cluster, wish)
-    console.print(f"job {job}: {len(group)} runs, each on {asked}")
+    console.print(f"job {job}: {size}, each on {asked}")
     return [job]

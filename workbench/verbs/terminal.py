@@ -15,12 +15,19 @@ from workbench.runs.run import Run
 
 _IDENTITY = re.compile(f"{create.NAME_ENDING.pattern}$")
 _WIDTH_OF_A_PIPE = 200
+_COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "preempted": "magenta", "failed": "red",
+            "damaged": "red", "stopped": "yellow"}  # fmt: skip
 
 
 def console() -> Console:
     """A console that wraps nothing by itself; a pipe or a log file is wide."""
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
     return Console(highlight=False, soft_wrap=True, width=width)
+
+
+def state(word: str) -> str:
+    """A run's state in its colour, as rich's markup."""
+    return f"[{_COLOURS[word]}]{word}[/]" if word in _COLOURS else word
 
 
 def elsewhere(root: Path) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
@@ -28,10 +29,12 @@ from workbench.visible import markup
 
 _EVERY_SECONDS = 3.0
 _LOOK_SECONDS = 0.5
+_ON_THEIR_WAY = ("running", "preempted", "queued")
+_ORDER = (*_ON_THEIR_WAY, "failed", "damaged", "stopped", "finished")
+_LINES_ASIDE = 4
+"""Of a terminal: the heading, the caption, the prompt."""
 _RECENT_STEPS = 20
 """Steps from whose pace the time left is told."""
-_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "preempted": "magenta",
-            "queued": "blue"}  # fmt: skip
 
 
 def watch(root: Path) -> None:
@@ -47,16 +50,16 @@ def watch(root: Path) -> None:
 
 def _watch(console: Console, root: Path) -> None:
     if console.is_terminal:
-        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
-                table, is_over = _table(root)
+                table, is_over = _table(root, console.height - _LINES_ASIDE)
                 live.update(table, refresh=True)
                 if is_over:
                     return
                 time.sleep(_EVERY_SECONDS)
     before: list[str] = []
     while True:
-        table, is_over = _table(root)
+        table, is_over = _table(root, None)
         found = [str(cell) for column in table.columns[:2] for cell in column.cells]
         if found != before:
             console.print(table)
@@ -66,32 +69,58 @@ def _watch(console: Console, root: Path) -> None:
         time.sleep(_EVERY_SECONDS)
 
 
-def _table(root: Path) -> tuple[Table, bool]:
-    """The table, and whether everything has ended."""
-    found, answered = queue.look(Run(path.parent) for path in sorted(root.glob("*/resolved.json")))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(root: Path, most: int | None) -> tuple[Table, bool]:
+    """The table, and whether everything has ended.
+
+    Args:
+        most: rows that fit; what is on its way goes first, and the rest is counted. None: all, by name.
+    """
+    listed = [entry.run for entry in ledger.entries(root) if entry.state != "damaged"]
+    found, answered = queue.look(listed)
+    rows = [(one.word, one.run.name, _cells(one)) for one in found] + _verdicts(root)
+    if most is not None:
+        rows.sort(key=lambda row: (_ORDER.index(row[0]), row[1]))
+    shown = rows if most is None or len(rows) <= most else rows[:most]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
     for heading in ("run", "state", "step", "loss", "left", "job", "where"):
         table.add_column(heading, justify="right" if heading in ("step", "loss", "left") else "left", no_wrap=True)
-    for one in found:
-        word = one.word
-        step, loss, left = _progress(one.run, word == "running")
-        state = f"[{_COLOURS[word]}]{word}[/]"
-        table.add_row(markup(one.run.name), state, step, loss, left, one.job.job if one.job else "-", _where(one))
-    if not answered and any(one.job for one in found):
-        table.caption = "Slurm does not answer; states are those of the directories alone"
-    return table, not any(one.word in ("running", "queued", "preempted") for one in found)
+    for word, name, cells in shown:
+        table.add_row(markup(name), terminal.state(word), *cells)
+    told = [] if answered else ["Slurm does not answer; states are those of the directories alone"]
+    if left_out := Counter(word for word, _, _ in rows[len(shown) :]):
+        told.append("and " + ", ".join(f"{count} {word}" for word, count in left_out.items()))
+    table.caption = "\n".join(told) or None
+    return table, not any(word in _ON_THEIR_WAY for word, _, _ in rows)
+
+
+def _cells(one: Queued) -> tuple[str, ...]:
+    return (*_progress(one.run, one.word == "running"), one.number, _where(one))
+
+
+def _verdicts(root: Path) -> list[tuple[str, str, tuple[str, ...]]]:
+    """The jobs that are to judge studies and have not ended."""
+    newest = {}
+    for path in sorted(root.glob("studies/*/jobs/verdicts.jsonl")):
+        for row in files.read_jsonl(path):
+            newest[path.parent.parent.name] = str(row["job"])
+    states = slurm.states(newest.values()) or {}
+    return [
+        ("running" if state.name == "RUNNING" else "queued", f"{name}: the verdict", ("-", "-", "-", job, "-"))
+        for name, job in newest.items()
+        if (state := states.get(job)) is not None and state.is_live
+    ]
 
 
 def _where(one: Queued) -> str:
     """The machine that works on it, or why it waits."""
-    holder = lock.read_holder(one.run) if one.word == "running" else None
-    if one.state is not None and one.state.name in ("PENDING", "RUNNING"):
-        if one.state.name == "RUNNING":
+    if one.word == "running":
+        if one.state is not None and one.state.name == "RUNNING":
             return markup(f"{one.state.nodes}, {one.state.time_left} to the limit")
+        holder = lock.read_holder(one.run)
+        return markup(holder.host) if holder else "-"
+    if one.is_live and one.state is not None:
         return markup("waits" if one.state.reason in ("", "None") else f"waits: {one.state.reason}")
-    if holder is not None:
-        return markup(holder.host)
-    return markup(one.state.name.lower()) if one.state is not None and one.word in ("failed", "stopped") else "-"
+    return markup(f"workbench logs {one.run.name}") if one.word == "failed" else "-"
 
 
 def _progress(run: Run, is_running: bool) -> tuple[str, str, str]:
@@ -127,8 +156,8 @@ def cancel(name: str, root: Path) -> None:
     console, run = terminal.console(), create.named_run(root, name)
     live = queue.live_jobs([run]).get(run.path)
     if live is not None:
-        slurm.cancel([live.job])
-        console.print(f"job {live.job} is cancelled; `workbench submit` goes on with {markup(run.name)}")
+        slurm.cancel([live.number])
+        console.print(f"job {live.number} is cancelled; once it has ended, `workbench submit` goes on with it")
         return
     if not lock.is_held(run):
         raise RunError(Problem(run.name, "neither runs nor waits", "`workbench runs` shows its state"))
@@ -155,25 +184,31 @@ def logs(name: str, follow: bool, root: Path) -> None:
     if path is None:
         raise RunError(Problem(run.name, "has said nothing yet", f"`workbench logs {run.name} -f` waits for it"))
     console.print(f"{path}:", style="dim", markup=False)
-    sys.stdout.write(path.read_text(encoding="utf-8", errors="replace"))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    sys.stdout.write(text)
+    if not text:
+        console.print("(nothing)", style="dim")
 
 
 def _said_in(run: Run) -> Path | None:
     """What the newest job printed, which is the run's own log and all that went wrong around it; else that log."""
-    newest = [Path(job.output) for job in jobs.jobs_of(run)[-1:]]
+    newest = [Path(job.output) for job in jobs.jobs_of(run)[-1:] if job.output]
     return next((path for path in (*newest, run.log) if path.exists()), None)
 
 
 def _follow(run: Run) -> None:
-    """Print what is added, until the run neither works nor waits."""
+    """Print what is added, until the run neither works nor waits; of a run that waits, what its job will say."""
     stream: TextIO | None = None
+    followed: Path | None = None
     while True:
-        is_over = queue.look([run])[0][0].word in ("finished", "failed", "stopped")
+        one = queue.look([run])[0][0]
+        is_over = one.word not in _ON_THEIR_WAY
         deadline = time.monotonic() + _EVERY_SECONDS
         while True:
-            path = _said_in(run)
-            if stream is None and path is not None:
-                stream = path.open(encoding="utf-8", errors="replace")
+            output = Path(one.job.output) if one.job is not None and one.job.output else None
+            path = output if output is not None and one.is_live else _said_in(run)
+            if path is not None and path != followed and path.exists():
+                stream, followed = path.open(encoding="utf-8", errors="replace"), path
             sys.stdout.write(stream.read() if stream else "")
             sys.stdout.flush()
             if is_over or time.monotonic() > deadline:

@@ -38,7 +38,7 @@ def main() -> int:
     def work() -> None:
         with lock.held(run):
             bench.log_to(run.log)
-            run.note_attempt("start", pid=os.getpid())
+            run.note_attempt("start", pid=os.getpid(), job=lock.own_job())
             status = bench.ended(go)
             run.note_attempt("end", status=status)
             raise SystemExit(status)
