@@ -396,6 +396,13 @@ def test_defaults_that_depend_on_others_are_written_out(place: Workplace) -> Non
     assert (stated.training.epochs, stated.training.steps) == (None, 5)
 
 
+@pytest.mark.parametrize("one", ["epochs=null", "steps=30"])
+def test_a_null_does_not_undo_the_other_way_to_say_how_long(one: str) -> None:
+    other = "steps=30" if one != "steps=30" else "epochs=null"
+    recipe = load(ROOT / "recipes" / "quickstart.yaml", [f"training.{one}", f"training.{other}"]).recipe
+    assert (recipe.training.epochs, recipe.training.steps) == (None, 30)
+
+
 @pytest.mark.parametrize(
     ("target", "precision", "dtype"),
     [("cpu", "auto", "fp32"), ("cpu", "bf16", "bf16"), ("h200", "auto", "bf16"), ("h200", "fp32", "fp32")],
