@@ -81,9 +81,10 @@ def test_a_run_is_bit_for_bit_the_same_with_and_without(
     assert with_it.preflight.exists() and not without.preflight.exists()
     for one in ("adapter", "checkpoints"):
         ours, theirs = digests(with_it.path / one), digests(without.path / one)
-        # they name the folder that they lie in
-        assert {n: d for n, d in ours.items() if not n.endswith(("training_args.bin", "sealed.json"))} == {
-            n: d for n, d in theirs.items() if not n.endswith(("training_args.bin", "sealed.json"))
+        # they name the folder that they lie in, or say whether there was a pre-flight
+        telling = ("training_args.bin", "sealed.json", "resolved.json", "conditions.json")
+        assert {n: d for n, d in ours.items() if not n.endswith(telling)} == {
+            n: d for n, d in theirs.items() if not n.endswith(telling)
         }
     assert with_it.probe.read_bytes() == without.probe.read_bytes()
     for path in ("metrics.jsonl", *([] if pairs else ["eval/asked/items.jsonl"])):
@@ -162,6 +163,9 @@ def test_rows_too_long_for_the_memory_are_refused_before_the_first_step(
     values = files.read_json(run.resolved_file)
     values["recipe"]["data"]["max_length"] = None
     files.write_json(run.resolved_file, values)
+    known = files.read_json(run.identity_file)
+    del known["data"]["max_length"]
+    files.write_json(run.identity_file, known)
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(run.path), "600"], capture_output=True, text=True, check=False
     )
