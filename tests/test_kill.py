@@ -93,8 +93,12 @@ def kill_at(runs: Path, suite: Path, reached: Callable[[Path], bool]) -> bool:
 
 
 def follow(start: list[str]) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, with what it says in a pipe."""
-    return subprocess.Popen(start, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Start a command in a process group of its own, with what it says in a pipe. (A shell that starts something in the
+    background lets it ignore Ctrl-C, and that is inherited.)"""
+    return subprocess.Popen(
+        start, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -167,12 +167,12 @@ def test_two_nodes_train_the_adapter_of_one_process(desk: Desk, cluster: MiniSlu
 def test_a_time_limit_is_met_by_a_checkpoint_and_the_queue(tmp_path: Path, cluster: MiniSlurm) -> None:
     """Slurm's own clock: the shortest limit that it takes, a minute, and a run that needs more than the time before its
     grace."""
-    longer = ("training.steps=500", "training.checkpoint_every=1000", "evaluation.base=false")
+    longer = ("training.steps=1200", "training.checkpoint_every=1000", "evaluation.base=false")
     whole = Desk(tmp_path / "whole", cluster)
     whole("train", str(QUICKSTART), *whole.short(*longer))
-    desk = Desk(tmp_path / "limited", cluster, time="1", grace_seconds=25)
+    desk = Desk(tmp_path / "limited", cluster, time="1", grace_seconds=15)
     job = desk.job(*longer)
-    desk.cluster.wait_for(job, "COMPLETED", seconds=400)
+    desk.cluster.wait_for(job, "COMPLETED", seconds=900)
     kept = re.findall(r"stopped by SIGUSR1 at step (\d+)", desk.said())
     assert kept, desk.said()
     assert all(f"going on from step {step}" in desk.said() for step in kept)
