@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Outcome
+from conftest import ROOT, Outcome
 from rich.console import Console
 from rich.markup import render
 from small_recipes import Workbench, questions, train, write_recipe
@@ -197,8 +197,18 @@ def test_a_base_that_was_moved_after_training(workbench: Workbench, small_base: 
     assert refused.status == 2 and "error base: the base's directory is not there any more" in refused.output
 
 
-def test_a_kill_reaches_the_bench_process() -> None:
+WAITING = """
+import time
+from workbench import bench
+bench.ended(lambda: time.sleep(60))
+"""
+
+
+def test_a_kill_reaches_the_bench_process(tmp_path: Path) -> None:
+    """Also one that comes while it starts: it is held back until the process can answer."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()
-    assert local.run_bench("http.server", "--bind", "127.0.0.1", "0") == ExitStatus.PREEMPTED
+    assert local.run_bench("waiting", environment={"PYTHONPATH": path}) == ExitStatus.PREEMPTED
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
