@@ -65,7 +65,7 @@ def _list(console: Console, root: Path) -> None:
         table.add_row(markup(entry.run.name), state, markup(entry.base), entry.method, seed, step, markup(scores))
     console.print(table)
     if not answered:
-        console.print("Slurm does not answer; states are those of the directories alone", style="dim")
+        console.print(terminal.NO_ANSWER, style="dim")
 
 
 def planner_errors(root: Path) -> None:

@@ -13,6 +13,8 @@ from rich.console import Console
 from workbench.runs import create
 from workbench.runs.run import Run
 
+NO_ANSWER = "Slurm does not answer; states are those of the directories alone"
+"""Said under a table of runs that may hold jobs."""
 _IDENTITY = re.compile(f"{create.NAME_ENDING.pattern}$")
 _WIDTH_OF_A_PIPE = 200
 _COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "preempted": "magenta", "failed": "red",

@@ -86,7 +86,7 @@ def _table(root: Path, most: int | None) -> tuple[Table, bool]:
         table.add_column(heading, justify="right" if heading in ("step", "loss", "left") else "left", no_wrap=True)
     for word, name, cells in shown:
         table.add_row(markup(name), terminal.state(word), *cells)
-    told = [] if answered else ["Slurm does not answer; states are those of the directories alone"]
+    told = [] if answered else [terminal.NO_ANSWER]
     if left_out := Counter(word for word, _, _ in rows[len(shown) :]):
         told.append("and " + ", ".join(f"{count} {word}" for word, count in left_out.items()))
     table.caption = "\n".join(told) or None
