@@ -40,7 +40,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
-COMMAND_LINE = ("workbench.cli", "workbench.cli_cluster")
+COMMAND_LINE = ("workbench.cli", "workbench.cli_cluster", "workbench.cli_results")
 """Where verbs are declared."""
 MODULES = modules()
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}

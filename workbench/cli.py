@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workbench import cli_cluster
+from workbench import cli_cluster, cli_results
 from workbench.arguments import RUNS, Confounds, Overrides, RecipePath, Root, RunName
 
 app = typer.Typer(
@@ -272,7 +272,8 @@ def data_show(
     verb.data_show(recipe, rows, set_ or [])
 
 
-app.add_typer(cli_cluster.app)  # without a name: its verbs stand beside the others
+for _more in (cli_cluster.app, cli_results.app):
+    app.add_typer(_more)  # without a name: its verbs stand beside the others
 
 
 def main() -> None:
