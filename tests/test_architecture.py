@@ -25,7 +25,7 @@ HIDDEN_IMPORTS = {
     ("workbench.worker.rehearse", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.prefetch", "*"): "the same; and seconds that nothing needs where nothing could be fetched",
     ("workbench.evaluation.harness", "lm_eval"): "an extra that need not be installed",
-    ("workbench.tracking.tracker", "workbench.tracking.wandb"): "W&B is loaded only by runs that are tracked there",
+    ("workbench.tracking.__main__", "*"): "each library takes a second, and one that is missing is told in words",
 }
 """(module, what it imports inside a function: a module, a package, or anything) -> why it may. The verbs of `cli` are
 lazy by design."""

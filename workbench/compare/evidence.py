@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench import files
 from workbench.compare.arms import ArmRuns
 from workbench.compare.scores import TaskTable
-from workbench.plan.cost import Work, training_flops
+from workbench.runs import walk
 from workbench.runs.run import Run
 
 _MOST_POINTS = 200
@@ -36,14 +35,13 @@ def evidence(arms: Sequence[ArmRuns], tables: Sequence[TaskTable]) -> dict[str, 
 
 def _curve(run: Run) -> dict[str, list[float]]:
     """The training loss over examples and operations, thinned."""
-    rows = list(files.read_jsonl(run.metrics))
+    rows = walk.rows(run)
     kept = (
         [rows[at] for at in sorted({round(at) for at in np.linspace(0, len(rows) - 1, _MOST_POINTS)})] if rows else []
     )
-    work = Work(**files.read_json(run.training)["work"])
     return {
         "examples": [row["examples"] for row in kept],
-        "training_flops": [training_flops(work, row["tokens"], row["squared_lengths"]) for row in kept],
+        "training_flops": [row["training_flops"] for row in kept],
         "loss": [row["loss"] for row in kept],
     }
 

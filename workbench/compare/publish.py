@@ -1,4 +1,4 @@
-"""A judgement into a folder: verdict.json, and report.html beside it."""
+"""A judgement into a folder: verdict.json, what the report shows beside it, and report.html."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from workbench import files
 from workbench.compare.report import page
 from workbench.compare.verdict import Judgement
 
-VERDICT, REPORT = "verdict.json", "report.html"
+VERDICT, EVIDENCE, REPORT = "verdict.json", "evidence.json", "report.html"
 
 
 def publish(judgement: Judgement, folder: Path) -> Path:
-    """Write both files, each whole or not at all, and return the report's path.
+    """Write the files, each whole or not at all, and return the report's path.
 
     Raises:
         RunError: the folder cannot be written to.
     """
     verdict: dict[str, Any] = judgement.verdict
     files.write_json(folder / VERDICT, verdict)
+    files.write_json(folder / EVIDENCE, judgement.evidence)
     files.write_text(folder / REPORT, page.render(verdict, judgement.evidence))
     return folder / REPORT

@@ -6,26 +6,60 @@ from typing import Literal
 
 from pydantic import Field
 
-from workbench.recipe.section import Section
+from workbench.recipe.section import Flag, Section
 
 
 class Wandb(Section):
     """Weights & Biases."""
 
-    project: str
+    project: str = "workbench"
     """Project the run appears in."""
     entity: str | None = None
     """User or team; None: the account's default."""
     group: str | None = None
-    """Group in the project's table; None: the recipe's name."""
+    """Group in the project's table; None: the recipe's (or arm's) name, so that the seeds of one stand together."""
     tags: list[str] = Field(default_factory=list)
-    """Tags of the run."""
-    mode: Literal["auto", "online", "offline"] = "auto"
-    """auto: online where a key is set up and HF_HUB_OFFLINE is not, else offline (send it later with `wandb sync`)."""
+    """Tags of the run, before those that say its base, method, target and suite."""
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where a key is set up and HF_HUB_OFFLINE is not, else offline (kept in the run's directory)."""
+    upload_adapter: Flag = True
+    """Send the adapter's (or model's) files; else only a reference to where they are, with their hashes."""
+
+
+class Trackio(Section):
+    """trackio: a dashboard on this machine, without an account (`trackio show`)."""
+
+    project: str = "workbench"
+    """Project the run appears in."""
+    directory: str | None = None
+    """Where its database is. None: TRACKIO_DIR, else `trackio` beside the runs."""
+
+
+class Tensorboard(Section):
+    """TensorBoard event files (`tensorboard --logdir DIRECTORY`)."""
+
+    directory: str | None = None
+    """Where they are written, a folder a run. None: `tensorboard` beside the runs."""
+
+
+class Mlflow(Section):
+    """MLflow: parameters and metrics of every run."""
+
+    experiment: str = "workbench"
+    """Experiment the run appears in."""
+    uri: str | None = None
+    """Tracking server or database. None: MLFLOW_TRACKING_URI, else `mlflow.db` beside the runs."""
 
 
 class Tracking(Section):
-    """Where the run is shown beside its own directory. A tracker that fails never ends a run."""
+    """Where the run is shown beside its own directory. Each is followed by a process of its own: a tracker that fails,
+    hangs or is slow neither ends a run nor slows it, and `workbench publish` sends later what it did not take."""
 
     wandb: Wandb | None = None
-    """Log to Weights & Biases."""
+    """Show it in Weights & Biases."""
+    trackio: Trackio | None = None
+    """Show it in trackio."""
+    tensorboard: Tensorboard | None = None
+    """Show it in TensorBoard."""
+    mlflow: Mlflow | None = None
+    """Show it in MLflow."""

@@ -157,6 +157,10 @@ class Run:
         """What it cost."""
         return self.path / "cost.json"
 
+    def tracked(self, kind: str) -> Path:
+        """How far a tracker has come with the run."""
+        return self.path / "tracking" / f"{kind}.json"
+
     @property
     def status(self) -> Path:
         """Written last; its absence means "not finished"."""

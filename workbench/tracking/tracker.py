@@ -1,38 +1,79 @@
-"""The protocol of a tracker, the one that does nothing, and the choice between them."""
+"""The protocol of a tracker, and how what one has taken is noted in the run's directory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
 
-from workbench.recipe.resolved import Resolved
-from workbench.runs.run import Run
+from workbench import files
+from workbench.tracking.record import Closing, Opening, Point
+
+NAMES = {"wandb": "W&B", "trackio": "trackio", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
+"""Field of the recipe's `tracking` section -> what the tracker is called."""
+_SECONDS_BETWEEN_NOTES = 1.0
 
 
 class Tracker(Protocol):
-    """Takes what a run records. Its methods do not raise."""
+    """Shows runs, one after the other. Its methods may raise, hang or be slow: nothing but the process that calls them
+    depends on it."""
 
-    def log(self, row: dict[str, Any]) -> None:
-        """One metrics row of a step."""
+    def start(self, opening: Opening) -> int:
+        """Begin to show a run, or go on where it is there already; returns the last step that it holds (0: none)."""
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """The final numbers; the run is over."""
+    def log(self, point: Point) -> None:
+        """One point; steps rise."""
 
+    def finish(self, closing: Closing | None) -> None:
+        """The run is over; None: it was interrupted, and will go on."""
 
-class NullTracker:
-    """Shows nothing."""
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Nothing."""
+    @property
+    def address(self) -> str | None:
+        """Where the run can be looked at."""
 
 
-def tracker_for(run: Run, resolved: Resolved, say: Callable[[str], None]) -> Tracker:
-    """The tracker that the recipe asks for."""
-    if resolved.recipe.tracking.wandb is None:
-        return NullTracker()
-    from workbench.tracking.wandb import WandbTracker  # wandb takes a second to import; most runs do without
+@dataclass(frozen=True)
+class Taken:
+    """How far a tracker has come with a run."""
 
-    return WandbTracker(run, resolved, resolved.recipe.tracking.wandb, say)
+    state: Literal["following", "closing", "complete", "interrupted", "failed"]
+    step: int = 0
+    """The last one that it took."""
+    address: str | None = None
+    problem: str | None = None
+    """Why it failed."""
+
+
+def read(path: Path) -> Taken | None:
+    """What was noted; None where nothing is."""
+    return Taken(**files.read_json(path)) if path.exists() else None
+
+
+class Notes:
+    """Writes down how far a tracker has come; where to is `Run.tracked`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._taken = Taken("following")
+        self._written = 0.0
+
+    def step(self, step: int) -> None:
+        """A point was taken."""
+        self._taken = replace(self._taken, step=step)
+        if time.monotonic() - self._written > _SECONDS_BETWEEN_NOTES:
+            self._write()
+
+    def state(self, state: Literal["following", "closing", "complete", "interrupted"], address: str | None) -> None:
+        """Another part of the work began, or it is done."""
+        self._taken = replace(self._taken, state=state, address=address)
+        self._write()
+
+    def failed(self, problem: str) -> None:
+        """It takes nothing more."""
+        self._taken = replace(self._taken, state="failed", problem=problem)
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        files.write_json(self._path, asdict(self._taken))

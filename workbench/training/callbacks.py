@@ -11,13 +11,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from workbench import collective, files, place
+from workbench.plan.cost import Work, training_flops
 from workbench.progress import Bar
 from workbench.training.energy import Meter
 from workbench.training.memory import peak_memory_bytes
 from workbench.training.steps import WholeSteps
-
-Sink = Callable[[dict[str, Any]], None]
-"""Takes a metrics row, for example to show it in a tracker."""
 
 TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths", "seconds", "device_seconds")
 """Fields of a metrics row that grow over the run."""
@@ -26,8 +24,14 @@ TOTALS = ("examples", "tokens", "counted_tokens", "text_bytes", "squared_lengths
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Appends one line a step to metrics.jsonl and moves the progress bar."""
 
-    def __init__(self, path: Path, bar: Bar, sink: Sink, device: str, meter: Meter) -> None:
-        self.path, self.bar, self.sink, self.device, self.meter = path, bar, sink, device, meter
+    def __init__(
+        self, path: Path, bar: Bar, work: Work, device: str, meter: Meter, after_step: Callable[[], None]
+    ) -> None:
+        """Args:
+        after_step: called once a row is written.
+        """
+        self.path, self.bar, self.work, self.device, self.meter = path, bar, work, device, meter
+        self.after_step = after_step
         self.trainer: WholeSteps | None = None
         rows = list(files.read_jsonl(path))
         last = rows[-1] if rows else {}
@@ -72,11 +76,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "learning_rate": float(logs["learning_rate"]),
             "gradient_norm": gradient if math.isfinite(gradient) else None,
             **self.totals,
+            "training_flops": training_flops(self.work, self.totals["tokens"], self.totals["squared_lengths"]),
             "joules": self.joules,
             "peak_memory_bytes": self.peak_memory_bytes,
         }
         files.append_line(self.path, row)
-        self.sink(row)
+        self.after_step()
         rate = facts.tokens / seconds if seconds else 0.0
         memory = row["peak_memory_bytes"] / 2**30
         self.bar.advance(f"loss {facts.loss:.4f}  {rate:,.0f} tokens/s  {memory:.1f} GiB")

@@ -12,16 +12,14 @@ from workbench.runs.run import Run
 _HOUR_SECONDS = 3600.0
 
 
-def finish(run: Run) -> dict[str, Any]:
-    """Write cost.json, then status.json (the last file of all), and return the final numbers."""
+def finish(run: Run) -> None:
+    """Write cost.json, then status.json (the last file of all)."""
     evaluation = sum(files.read_json(run.results(suite))["evaluation_seconds"] for suite in run.suites())
     cost: dict[str, Any] = {"joules": None, "energy_source": "none", "usd": None, "price_source": None}
     if run.training.exists():
         cost |= _trained(run)
     files.write_json(run.cost, cost | {"evaluation_seconds": evaluation})
-    summary = _summary(run)
-    files.write_json(run.status, {"status": "finished", **summary})
-    return summary
+    files.write_json(run.status, {"status": "finished", **_summary(run)})
 
 
 def _trained(run: Run) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from workbench.errors import LostError, Problem, RunError
 from workbench.progress import Progress, silent
 from workbench.recipe import resolve
 from workbench.recipe.resolved import Resolved
+from workbench.recipe.tracking import Tracking
 from workbench.runs.run import Run
-from workbench.tracking.tracker import NullTracker, tracker_for
+from workbench.tracking.followers import Followers
 from workbench.worker import contamination, continuing, scoring, training
 from workbench.worker.finishing import finish
 from workbench.worker.joining import join
@@ -48,12 +49,13 @@ def _go(run: Run, resolved: Resolved, threads: int, suite_name: str | None, fold
         write_manifest(bench, threads)
     if resolved.trains and suite_name and not run.is_finished():
         raise RunError(Problem(run.name, "is not finished yet", "workbench train with its recipe finishes it"))
-    tracker = tracker_for(run, resolved, progress.say) if is_main else NullTracker()
-    if resolved.trains and resolved.recipe.evaluation.base and resolved.recipe.base.init == "pretrained":
-        scoring.score_base(bench)
-    if resolved.trains and collective.from_main(lambda: not run.proof.exists()):
-        training.train(bench, tracker)
-    collective.from_main(lambda: contamination.check(bench))
-    scoring.score(bench)
-    if is_main:
-        tracker.finish(finish(run))
+    with Followers(run, resolved.recipe.tracking if is_main else Tracking(), progress.say) as followers:
+        if resolved.trains and resolved.recipe.evaluation.base and resolved.recipe.base.init == "pretrained":
+            scoring.score_base(bench)
+        if resolved.trains and collective.from_main(lambda: not run.proof.exists()):
+            training.train(bench, followers)
+        collective.from_main(lambda: contamination.check(bench))
+        scoring.score(bench)
+        if is_main:
+            finish(run)
+            followers.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora, Qlora
 from workbench.runs import planner
 from workbench.runs.run import Run
-from workbench.tracking.tracker import Tracker
+from workbench.tracking.followers import Followers
 from workbench.training import checkpoints, energy, memory, sharding, speed, trainers
 from workbench.training.callbacks import Recorder, cut_after
 from workbench.training.reference import reference_lengths, with_reference
@@ -34,7 +34,7 @@ from workbench.worker.preflight import Preflight
 from workbench.worker.setup import Bench, rows_of
 
 
-def train(bench: Bench, tracker: Tracker) -> None:
+def train(bench: Bench, followers: Followers) -> None:
     """Train (or go on training), save, and prove what was saved."""
     run = bench.run
     if collective.from_main(lambda: not run.adapter.exists()):
@@ -43,13 +43,13 @@ def train(bench: Bench, tracker: Tracker) -> None:
         known = suite_fingerprint(bench.suite, bench.items) if bench.suite else None
         collective.from_main(lambda: files.write_json(run.data, prepared.account | {"suite_items": known}))
         collective.from_main(lambda: planner.write_plan(run, bench.resolved))  # again: now the rows are known
-        _walk(bench, prepared, tracker)
+        _walk(bench, prepared, followers)
         gc.collect()
     collective.from_main(lambda: _prove(bench))
     collective.from_main(lambda: shutil.rmtree(run.pissa_start, ignore_errors=True))
 
 
-def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
+def _walk(bench: Bench, prepared: Prepared, followers: Followers) -> None:
     """The optimizer's walk, from the newest whole checkpoint on, to a saved result."""
     run, recipe, progress = bench.run, bench.resolved.recipe, bench.progress
     method, device = recipe.method, bench.resolved.target.device
@@ -96,7 +96,8 @@ def _walk(bench: Bench, prepared: Prepared, tracker: Tracker) -> None:
     if recipe.training.preflight and not found:
         trainer.add_callback(Preflight(bench, trainer, steps))
     stopper = Stopper()
-    recorder = _steps(bench, trainer, tracker, stopper, steps, found)
+    walk = Walk(trainer, work, steps, found)
+    recorder = _steps(bench, walk, followers, stopper)
     facts = proof.prove_trained(model, before)
     cost = {"training_flops": _flops(work, recorder.totals, rows), "steps": steps, **_cost(recorder, device)}
     kept = {"parameters": counts, "work": asdict(work), "choices": asdict(choices), "proof": facts, "cost": cost}
@@ -131,16 +132,28 @@ def _kept(run: Run, progress: Progress) -> tuple[Path, int] | None:
     return found
 
 
-def _steps(
-    bench: Bench, trainer: Any, tracker: Tracker, stopper: Stopper, steps: int, found: tuple[Path, int] | None
-) -> Recorder:
+@dataclass(frozen=True)
+class Walk:
+    """What the optimizer is about to do."""
+
+    trainer: Any
+    work: Work
+    steps: int
+    """Up to which step."""
+    found: tuple[Path, int] | None
+    """The checkpoint to go on from, with its step."""
+
+
+def _steps(bench: Bench, walk: Walk, followers: Followers, stopper: Stopper) -> Recorder:
     """Take the steps after the checkpoint that was found (or all of them), and return what was recorded of all."""
+    trainer, steps, found = walk.trainer, walk.steps, walk.found
     start = found[1] if found else 0
     bar = bench.progress.bar("train", steps, start=start)
     device = bench.resolved.target.device
     counts = device != "cpu" or place.here().local_rank == 0
     meter = energy.meter(device) if counts else energy.counted_elsewhere()
-    recorder = Recorder(bench.run.metrics, bar, tracker.log, device, meter)
+    recorder = Recorder(bench.run.metrics, bar, walk.work, device, meter, followers.look)
+    followers.start()
     recorder.trainer = trainer
     trainer.add_callback(recorder)
     trainer.add_callback(stopper)
