@@ -155,7 +155,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from workbench.launch import local
 
+    real = local.run_bench
+
     def run_bench(module: str, *arguments: str, environment: Mapping[str, str | None] | None = None) -> int:
+        if module.startswith("workbench.tracking"):  # trackers keep threads, and services, of their own
+            return real(module, *arguments)
         name = f"{module}.__main__" if module == "workbench.worker" else module
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         before = dict(os.environ)

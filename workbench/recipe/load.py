@@ -11,6 +11,8 @@ from workbench import documents, resources
 from workbench.documents import Document, Trail
 from workbench.errors import Problem, RecipeError
 from workbench.recipe.schema import Recipe
+from workbench.recipe.section import Section
+from workbench.recipe.tracking import Tracking
 
 NAMED = ("base", "method", "objective", "data", "target")
 """Sections that may be written as one word, short for `{name: word}`."""
@@ -68,6 +70,20 @@ def load(path: Path, overrides: Sequence[str] = (), settings: Sequence[Document]
     if merged.value.get("name") is None:
         merged.value["name"] = path.stem
     return Loaded(documents.check(Recipe, merged), merged)
+
+
+class _Shown(Section):
+    tracking: Tracking
+
+
+def tracking_over(tracking: Tracking, overrides: Sequence[str]) -> Tracking:
+    """Where a finished run is to be shown: as it says, with `--set tracking.KEY=VALUE` laid over it.
+
+    Raises:
+        RecipeError: with every problem; nothing else of a finished run can be set.
+    """
+    own = Document("--set", {"tracking": tracking.model_dump(mode="json")})
+    return documents.check(_Shown, _merge([own, *(_override(text) for text in overrides)])).tracking
 
 
 def find(path: Path, folder: str = "recipes") -> Path:

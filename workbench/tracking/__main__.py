@@ -1,7 +1,7 @@
 """`python -m workbench.tracking KIND JOB`: show runs in a tracker. Standard input is held open by whoever works on the
 run, and ends with that; without it the runs have ended.
 
-JOB is a JSON object: the tracker's `settings`, and the `runs` (`path`, and the `study` and `arm` it belongs to).
+JOB is what `launch.showing.arguments` makes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 
 from workbench import bench
 from workbench.errors import Problem, RunError
+from workbench.progress import Progress
+from workbench.recipe.trackers import NAMES
 from workbench.recipe.tracking import Wandb
 from workbench.runs.run import Run
-from workbench.tracking.following import follow
+from workbench.tracking.following import follow, show_study
 from workbench.tracking.record import Placement
-from workbench.tracking.tracker import NAMES, Notes, Tracker
+from workbench.tracking.tracker import Notes, Tracker
 
 _LOOK_SECONDS = 1.0
 _LOCK_PATIENCE_SECONDS = 10.0
@@ -43,8 +45,15 @@ def main() -> int:
 
     def work() -> None:
         tracker = make(kind, job["settings"], live, Path(job["root"]))
-        for shown in job["runs"]:
-            _show(kind, Run(Path(shown["path"])), Placement(shown["study"], shown["arm"]), tracker, live)
+        runs = [(Run(Path(one["path"])), Placement(one["study"], one["arm"])) for one in job["runs"]]
+        if live:
+            _show(kind, *runs[0], tracker, live)
+            return
+        with Progress() as progress:
+            for run, place in progress.over(runs, NAMES[kind]):
+                _show(kind, run, place, tracker, live)
+        if job["study"]:
+            show_study(Path(job["study"]), tracker)
 
     return bench.ended(work)
 

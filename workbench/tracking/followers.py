@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 from workbench import files
+from workbench.launch import local, showing
+from workbench.launch.showing import Shown
+from workbench.recipe.trackers import NAMES, asked, mode
 from workbench.recipe.tracking import Tracking
 from workbench.runs import ledger
 from workbench.runs.run import Run
 from workbench.tracking import tracker
-from workbench.tracking.modes import mode
-from workbench.tracking.tracker import NAMES, Taken
+from workbench.tracking.tracker import Taken
 
 _PATIENCE_SECONDS = 10.0
 """How long a run that has ended leaves a tracker that does not move."""
@@ -26,31 +24,8 @@ _LOOK_SECONDS = 0.1
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A run that is to be shown, and what it does not know of itself."""
-
-    run: Run
-    study: str | None = None
-    arm: str | None = None
-
-
-def asked(tracking: Tracking) -> list[str]:
-    """The trackers that a recipe asks for."""
-    wanted = [kind for kind in NAMES if getattr(tracking, kind) is not None]
-    return [kind for kind in wanted if kind != "wandb" or mode(tracking.wandb) != "disabled"]  # type: ignore[arg-type]
-
-
-def arguments(kind: str, tracking: Tracking, shown: Sequence[Shown], root: Path, live: bool) -> list[str]:
-    """What `workbench.tracking` is started with.
-
-    Args:
-        root: where runs are kept.
-        live: whether the runs are being worked on.
-    """
-    runs = [{"path": str(one.run.path.absolute()), "study": one.study, "arm": one.arm} for one in shown]
-    settings = getattr(tracking, kind).model_dump(mode="json")
-    return [kind, json.dumps({"settings": settings, "runs": runs, "root": str(root.absolute()), "live": live})]
+_LEFT: list[subprocess.Popen[bytes]] = []
+"""Those that outlive the run; kept, as nobody is to wait for them."""
 
 
 class Follower:
@@ -63,11 +38,12 @@ class Follower:
         notes.unlink(missing_ok=True)
         self._since = time.time()
         self._log = notes.with_suffix(".log")
-        line = [sys.executable, "-m", "workbench.tracking"]
+        line = local.command(
+            showing.MODULE, *showing.arguments(kind, tracking, [Shown(run)], run.path.parent, live=True)
+        )
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*line, *arguments(kind, tracking, [Shown(run)], run.path.parent, live=True)],
-                stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                line, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
     def problem(self) -> str | None:
@@ -109,6 +85,7 @@ class Follower:
     def _leave(self) -> str:
         taken = self._taken()
         if taken is not None and taken.state == "closing":
+            _LEFT.append(self._process)
             return f"is still sending files (process {self._process.pid})"
         self._process.kill()
         self._process.wait()

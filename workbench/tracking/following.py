@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.runs import walk
 from workbench.runs.run import Run
-from workbench.tracking import record
+from workbench.tracking import record, study_record
 from workbench.tracking.record import Placement
 from workbench.tracking.tracker import Notes, Tracker
 
@@ -64,3 +64,11 @@ def follow(run: Run, place: Placement, tracker: Tracker, ended: Callable[[], boo
     else:
         tracker.finish(None)
         notes.state("interrupted", tracker.address)
+
+
+def show_study(folder: Path, tracker: Tracker) -> None:
+    """Tell a tracker of a judged study, as a run of its own."""
+    closing = study_record.closing(folder)
+    if closing.last.step > tracker.start(study_record.opening(folder)):
+        tracker.log(closing.last)
+    tracker.finish(closing)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from workbench import __version__, files, fingerprint
 from workbench.recipe.identity import identity_hash
@@ -108,6 +109,11 @@ def opening(run: Run, resolved: Resolved, place: Placement) -> Opening:
 def point(row: Mapping[str, Any]) -> Point:
     """Of a line of metrics.jsonl."""
     return Point(row["step"], vocabulary.of_step(row))
+
+
+def points(run: Run) -> Iterator[Point]:
+    """All steps of a run."""
+    return (point(row) for row in walk.rows(run))
 
 
 def closing(run: Run, resolved: Resolved) -> Closing:
@@ -230,12 +236,12 @@ def _artifacts(run: Run, resolved: Resolved) -> list[Artifact]:
     manifest = files.read_json(run.manifest)
     base = manifest["base"]
     used = {"revision": base["revision"], "licence": base["licence"], "init": base["init"], "files": base["files"]}
-    found = [Artifact(f"base-{_plain(_base_name(resolved))}", "base", used, reference=_where(resolved.base), used=True)]
+    found = [Artifact(f"base-{plain(_base_name(resolved))}", "base", used, reference=_where(resolved.base), used=True)]
     if manifest["data"] is not None:
         data = manifest["data"]
         place = resolved.data.card.source
-        where = _hub(f"datasets/{place.hub}", data["revision"]) if place.hub else _local(Path(resolved.data.folder))
-        found.append(Artifact(f"data-{_plain(data['card'])}", "dataset", data, reference=where, used=True))
+        where = _hub(f"datasets/{place.hub}", data["revision"]) if place.hub else _local("data", data["card"])
+        found.append(Artifact(f"data-{plain(data['card'])}", "dataset", data, reference=where, used=True))
     if run.adapter.exists():
         weights = {path.name: path for path in sorted(run.adapter.iterdir()) if path.is_file()}
         hashes = fingerprint.of_files(weights.values(), run.adapter)
@@ -245,25 +251,26 @@ def _artifacts(run: Run, resolved: Resolved) -> list[Artifact]:
             "method": resolved.recipe.method.name,
             "sha256": hashes,
         }
-        found.append(Artifact(f"adapter-{_plain(run.name)}", "model", facts, weights, _local(run.adapter)))
+        found.append(Artifact(f"adapter-{plain(run.name)}", "model", facts, weights, _local("runs", run.name)))
     told = [run.manifest, run.recipe_file, run.resolved_file, run.identity_file, run.cost, run.status, run.data,
             run.proof, run.plan, *(run.results(suite) for suite in run.suites())]  # fmt: skip
     paths = {str(path.relative_to(run.path)): path for path in told if path.exists()}
-    return [*found, Artifact(f"run-{_plain(run.name)}", "run", {"workbench": __version__}, paths)]
+    return [*found, Artifact(f"run-{plain(run.name)}", "run", {"workbench": __version__}, paths)]
 
 
 def _where(base: ResolvedBase) -> str:
-    return _hub(base.location, base.revision) if base.kind == "hub" else _local(Path(base.location))
+    return _hub(base.location, base.revision) if base.kind == "hub" else _local("bases", Path(base.location).name)
 
 
-def _local(path: Path) -> str:
-    return path.absolute().as_uri()
+def _local(kind: str, name: str) -> str:
+    """What lies on one machine only, by name: a path says nothing elsewhere, and the hashes stand beside it."""
+    return f"workbench://{kind}/{quote(name)}"
 
 
 def _hub(repository: str, revision: str | None) -> str:
     return f"https://huggingface.co/{repository}/tree/{revision or 'main'}"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name of letters, digits, dashes, underscores and dots, which is all that artifacts may be called."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)[:100]

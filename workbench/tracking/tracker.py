@@ -10,8 +10,6 @@ from typing import Literal, Protocol
 from workbench import files
 from workbench.tracking.record import Closing, Opening, Point
 
-NAMES = {"wandb": "W&B", "trackio": "trackio", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
-"""Field of the recipe's `tracking` section -> what the tracker is called."""
 _SECONDS_BETWEEN_NOTES = 1.0
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import wandb
 
+from workbench.recipe.trackers import mode
 from workbench.recipe.tracking import Wandb
 from workbench.tracking import vocabulary
-from workbench.tracking.modes import mode
 from workbench.tracking.record import Artifact, Closing, Opening, Point
 
 _LONGEST_TAG = 64
@@ -47,6 +47,7 @@ class WandbTracker:
     def start(self, opening: Opening) -> int:
         """Begin the W&B run, or go on with it."""
         self._before = sorted(opening.directory.glob(f"wandb/offline-run-*-{opening.id}"))
+        os.environ.setdefault("WANDB_SILENT", "true")
         # what artifacts are made of must still be there when an offline run is sent
         os.environ.setdefault("WANDB_DATA_DIR", str(opening.directory / "wandb" / "data"))
         self._run = wandb.init(

@@ -1,4 +1,4 @@
-"""Whether W&B can be reached from here, told without loading it."""
+"""Which trackers a recipe asks for, told without loading one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 from workbench import hub
-from workbench.recipe.tracking import Wandb
+from workbench.recipe.tracking import Tracking, Wandb
+
+NAMES = {"wandb": "W&B", "trackio": "trackio", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
+"""Field of the recipe's `tracking` section -> what the tracker is called."""
+
+
+def asked(tracking: Tracking) -> list[str]:
+    """The fields of the trackers that are asked for."""
+    return [kind for kind in NAMES if _is_asked(getattr(tracking, kind))]
+
+
+def _is_asked(settings: object) -> bool:
+    return settings is not None and not (isinstance(settings, Wandb) and mode(settings) == "disabled")
 
 
 def mode(settings: Wandb) -> Literal["online", "offline", "disabled"]:
