@@ -159,7 +159,7 @@ def test_publishing_gives_what_live_tracking_gave_however_often(
     for _ in range(2):
         outcome = workbench("publish", "shown")
         assert outcome.status == 0, outcome.output
-        assert "wandb sync" in outcome.output
+        assert "the same command sends all of it" in outcome.output
         assert told(offline_run(run.path)) == live
 
 

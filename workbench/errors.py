@@ -11,6 +11,7 @@
     |   +-- MethodError                targets, adapters, proofs
     |   +-- TrainingError              a loss that is not finite, a step that failed
     |   +-- RunError                   run directories: missing, locked, unwritable
+    |   +-- TrackingError              a tracker's library that failed
     |   `-- EvaluationError            suites and items
     +-- StoppedError              exit 75  stopped from outside; the same command continues
     +-- LostError                 exit 76  another process of the same run is gone
@@ -102,6 +103,10 @@ class TrainingError(UserError):
 
 class RunError(UserError):
     """A run directory that is missing, locked, damaged or unwritable."""
+
+
+class TrackingError(UserError):
+    """A tracker's library that failed."""
 
 
 class EvaluationError(UserError):

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench import bench
-from workbench.errors import Problem, RunError
+from workbench.errors import Problem, RunError, UserError
 from workbench.progress import Progress
 from workbench.recipe.trackers import NAMES
 from workbench.recipe.tracking import Wandb
 from workbench.runs.run import Run
 from workbench.tracking.following import follow, show_study
 from workbench.tracking.record import Placement
-from workbench.tracking.tracker import Notes, Tracker
+from workbench.tracking.tracker import Notes, Tracker, Worded
 
 _LOOK_SECONDS = 1.0
 _LOCK_PATIENCE_SECONDS = 10.0
@@ -44,7 +44,7 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
 
     def work() -> None:
-        tracker = make(kind, job["settings"], live, Path(job["root"]))
+        tracker = Worded(make(kind, job["settings"], live, Path(job["root"])), NAMES[kind])
         runs = [(Run(Path(one["path"])), Placement(one["study"], one["arm"])) for one in job["runs"]]
         if live:
             _show(kind, *runs[0], tracker, live)
@@ -90,8 +90,8 @@ def _show(kind: str, run: Run, place: Placement, tracker: Tracker, live: bool) -
     with _alone(run, kind):
         try:
             follow(run, place, tracker, _worker_is_gone if live else lambda: True, notes)
-        except Exception as error:
-            notes.failed(f"{type(error).__name__}: {error}")
+        except UserError as error:
+            notes.failed(error.problems[0].found)
             raise
 
 

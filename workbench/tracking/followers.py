@@ -54,7 +54,8 @@ class Follower:
         if taken is not None and taken.problem:
             return taken.problem
         said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return said[-1] if said else f"it ended with status {self._process.returncode}"
+        errors = [line.removeprefix("error ") for line in said if line.startswith("error ")]
+        return next(iter(errors or said[-1:]), f"it ended with status {self._process.returncode}")
 
     def let_go(self) -> None:
         """Nobody works on the run any more."""

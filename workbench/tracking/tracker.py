@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from workbench import files
+from workbench.errors import Problem, TrackingError
 from workbench.tracking.record import Closing, Opening, Point
 
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -29,6 +32,46 @@ class Tracker(Protocol):
     @property
     def address(self) -> str | None:
         """Where the run can be looked at."""
+
+
+class Worded:
+    """A tracker whose library's errors are told in words: they are no defects of ours."""
+
+    def __init__(self, tracker: Tracker, name: str) -> None:
+        self._tracker, self._name = tracker, name
+
+    @property
+    def address(self) -> str | None:
+        """As the tracker's."""
+        return self._tracker.address
+
+    def start(self, opening: Opening) -> int:
+        """As the tracker's.
+
+        Raises:
+            TrackingError: its library failed; so of the other methods.
+        """
+        with self._told():
+            return self._tracker.start(opening)
+
+    def log(self, point: Point) -> None:
+        """As the tracker's."""
+        with self._told():
+            self._tracker.log(point)
+
+    def finish(self, closing: Closing | None) -> None:
+        """As the tracker's."""
+        with self._told():
+            self._tracker.finish(closing)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a library raises
+            reason = next(iter(str(error).strip().splitlines()), "")
+            found = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+            raise TrackingError(Problem(self._name, found, "`workbench publish` sends everything again")) from error
 
 
 @dataclass(frozen=True)

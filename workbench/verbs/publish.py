@@ -113,16 +113,14 @@ def _show(console: Console, wanted: _Wanted, root: Path) -> None:
 
 
 def _tell(console: Console, kind: str, wanted: _Wanted) -> None:
+    """Where it can be looked at now."""
     addresses = [files.read_json(one.run.tracked(kind))["address"] for one in wanted.shown]
-    count = f"{len(addresses)} runs and the verdict" if wanted.study else "the run"
-    console.print(f"{NAMES[kind]} has {count}: {markup(str(addresses[-1]))}")
+    count = f"{len(addresses)} runs and the verdict" if wanted.study else wanted.shown[0].run.name
     if kind == "wandb" and wanted.tracking.wandb is not None and mode(wanted.tracking.wandb) == "offline":
-        console.print(
-            "offline, as no key is set up (or HF_HUB_OFFLINE is); with one, the same command sends it:", style="dim"
-        )
-        folders = sorted({str(Path(address).parent / "offline-run-*") for address in addresses})
-        for folder in folders:
-            console.print(f"  wandb sync {markup(documents.display(Path(folder)))}", style="dim")
+        console.print(f"W&B: {markup(count)}, kept in their directories: no key is set up here, or no network is meant")
+        console.print("where there is a key, the same command sends all of it (wandb sync would too)", style="dim")
+    else:
+        console.print(f"{NAMES[kind]} has {markup(count)}: {markup(str(addresses[-1]))}")
 
 
 def _list(console: Console, wanted: _Wanted) -> None:
