@@ -100,7 +100,7 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "doctor", "explain", "ledger", "prefetch", "train", "compare"):
+for module in ("desk", "doctor", "explain", "ledger", "prefetch", "publish", "train", "compare"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -123,7 +123,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
-             "plan", "targets", "rules", "doctor", "rehearse", "prefetch")  # fmt: skip
+             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "publish")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),

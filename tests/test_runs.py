@@ -398,7 +398,7 @@ def test_compare_prints_a_verdict_and_leaves_a_report(desk: Desk, workbench: Any
     scores = {line.split()[0]: line.split()[1] for line in outcome.output.splitlines() if " GFLOP " in line}
     assert scores == {"one": "33.3", "two": "100.0", "same": "33.3"}
     (folder,) = (desk.root / "comparisons").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "verdict.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["evidence.json", "report.html", "verdict.json"]
     assert str((folder / "report.html").relative_to(desk.folder)) in outcome.output
     verdict = files.read_json(folder / "verdict.json")
     assert (verdict["kind"], verdict["reference"], verdict["suite"]["name"]) == ("comparison", "one", "sums")

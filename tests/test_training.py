@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -20,8 +21,9 @@ from transformers import AutoModelForCausalLM
 from workbench import files
 from workbench.data.batches import StepSampler
 from workbench.progress import Progress
+from workbench.runs import ledger
 from workbench.runs.run import Run, without_measured
-from workbench.tracking.tracker import NullTracker
+from workbench.tracking.followers import Followers
 from workbench.training import checkpoints
 from workbench.worker import stages
 from workbench.worker.setup import rows_of, set_up
@@ -153,14 +155,15 @@ def test_which_rows_make_a_step_depends_on_rows_and_seed_alone(
 # --- stopped and continued -------------------------------------------------------------------------------------------
 
 
-class Stopping(NullTracker):
+class Stopping(Followers):
     """Presses Ctrl-C twice when a step has been recorded: stop at once, keep nothing more."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, run: Run, *more: Any) -> None:
+        super().__init__(run, *more)
+        self.step, self.run = step, run
 
-    def log(self, row: dict[str, Any]) -> None:
-        if row["step"] == self.step:
+    def look(self) -> None:
+        if ledger.last_step(self.run) == self.step:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -174,7 +177,7 @@ def stopped_after(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Stop
 
     def stop(step: int, recipe: Path, root: Path, *settings: str) -> Outcome:
         with monkeypatch.context() as patch:
-            patch.setattr(stages, "tracker_for", lambda *_: Stopping(step))
+            patch.setattr(stages, "Followers", functools.partial(Stopping, step))
             return call(workbench, recipe, root, *settings)
 
     return stop

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files
+from workbench.compare.folder import EVIDENCE, REPORT, VERDICT
 from workbench.compare.report import page
 from workbench.compare.verdict import Judgement
-
-VERDICT, EVIDENCE, REPORT = "verdict.json", "evidence.json", "report.html"
 
 
 def publish(judgement: Judgement, folder: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import __version__, files
-from workbench.compare.publish import EVIDENCE, REPORT, VERDICT
+from workbench.compare.folder import EVIDENCE, REPORT, VERDICT
 from workbench.tracking import vocabulary
 from workbench.tracking.record import Artifact, Closing, Opening, Point, Table, cut, plain
 
@@ -17,11 +17,6 @@ _MOST_DISAGREEMENTS = 200
 _COSTS = ("trainable_parameters", "training_flops", "device_seconds", "joules", "usd", "peak_memory_bytes")
 _CONTRAST = ("task", "arm", "against", "word", "difference", "low", "high", "p_adjusted", "family", "margin",
              "smallest_resolvable", "suggestive", "confounded")  # fmt: skip
-
-
-def is_judged(folder: Path) -> bool:
-    """Whether there is a verdict to show."""
-    return (folder / VERDICT).exists() and (folder / EVIDENCE).exists()
 
 
 def verdict_of(folder: Path) -> dict[str, Any]:

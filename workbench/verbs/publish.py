@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import documents, files
-from workbench.compare.publish import EVIDENCE, VERDICT
+from workbench.compare.folder import VERDICT, is_judged
 from workbench.errors import Problem, RunError
 from workbench.launch import local, showing
 from workbench.launch.showing import Shown
@@ -67,7 +67,7 @@ def _of_study(path: Path, overrides: Sequence[str], root: Path) -> _Wanted:
     """
     loaded = studies.load(path)
     folder = root / "studies" / loaded.name
-    if not ((folder / VERDICT).exists() and (folder / EVIDENCE).exists()):
+    if not is_judged(folder):
         advice = f"workbench study {documents.display(path)}{terminal.elsewhere(root)}"
         raise RunError(Problem(loaded.name, "has no verdict yet", advice))
     arms = files.read_json(folder / VERDICT)["arms"]
