@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,7 @@ from workbench import files
 from workbench.errors import Problem, RunError
 from workbench.launch import queue
 from workbench.plan.prediction import GIB
+from workbench.recipe.trackers import NAMES
 from workbench.runs import create, ledger, lock, planner
 from workbench.runs.run import Run
 from workbench.verbs import terminal
@@ -140,6 +142,9 @@ def show(name: str, root: Path) -> None:
         )
     if run.cost.exists():
         facts["cost"] = _cost(files.read_json(run.cost))
+    for kind, tracker in NAMES.items():
+        if run.tracked(kind).exists():
+            facts[tracker] = _tracked(files.read_json(run.tracked(kind)))
     for key, value in facts.items():
         console.print(f"  [dim]{key:<13}[/dim]{markup(value)}")
     for name_of_score, score in entry.scores.items():
@@ -147,6 +152,12 @@ def show(name: str, root: Path) -> None:
     for attempt in files.read_jsonl(run.attempts):
         status = f" with status {attempt['status']}" if "status" in attempt else ""
         console.print(f"  [dim]{attempt['time']} {attempt['event']} on {attempt['host']}{status}[/dim]")
+
+
+def _tracked(taken: dict[str, Any]) -> str:
+    """How far a tracker has come with a run."""
+    parts = [f"{taken['state']} at step {taken['step']}", taken["address"] or "", taken["problem"] or ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _cost(cost: dict[str, float]) -> str:
