@@ -168,7 +168,8 @@ class Making:
         return {
             "base": {"location": base.location, "revision": base.revision, "init": recipe.base.init, "files": content,
                      "licence": base.licence},
-            "data": {"files": {path.name: fingerprint.of_file(path) for path in paths}} if paths else None,
+            "data": {"card": resolved.data.name, "split": recipe.data.split, "licence": None, "revision": None,
+                     "files": {path.name: fingerprint.of_file(path) for path in paths}} if paths else None,
             "template": fingerprint.of_text(template(resolved)),
             "tokenizer": fingerprint.of_text(self._tokenizer),
             "seed": recipe.seed,

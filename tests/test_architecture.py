@@ -14,7 +14,8 @@ from conftest import ROOT
 from test_runs import Desk
 
 PACKAGE = ROOT / "workbench"
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "accelerate", "bitsandbytes", "lm_eval")
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "trackio", "tensorboard", "mlflow", "accelerate",
+         "bitsandbytes", "lm_eval")  # fmt: skip
 
 HIDDEN_IMPORTS = {
     ("workbench.hub", "huggingface_hub"): "a quarter of a second that a run on local directories need not spend",
@@ -25,6 +26,7 @@ HIDDEN_IMPORTS = {
     ("workbench.worker.rehearse", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.prefetch", "*"): "the same; and seconds that nothing needs where nothing could be fetched",
     ("workbench.evaluation.harness", "lm_eval"): "an extra that need not be installed",
+    ("workbench.tracking.trackio", "trackio"): "where its database is, it reads once, when it is imported",
     ("workbench.tracking.__main__", "*"): "each library takes a second, and one that is missing is told in words",
 }
 """(module, what it imports inside a function: a module, a package, or anything) -> why it may. The verbs of `cli` are

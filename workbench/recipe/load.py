@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,18 @@ _BOUND_TO_NAME: dict[str, frozenset[str] | None] = {
 _ALTERNATIVES = {"training": (("epochs", "steps"), ("steps", "epochs"))}
 """Where a later layer says the one, the other one of an earlier layer falls away."""
 
-_PATHS: tuple[tuple[str, str], ...] = (
+_PATHS: tuple[Trail, ...] = (
     ("base", "name"),
     ("data", "name"),
     ("data", "template"),
     ("evaluation", "suite"),
     ("method", "init_from"),
+    ("tracking", "mlflow", "uri"),
 )
 """Fields that may hold a path; it is relative to the file that states it."""
+
+_DIRECTORIES: tuple[Trail, ...] = (("tracking", "trackio", "directory"), ("tracking", "tensorboard", "directory"))
+"""Fields that hold nothing else, whether it is there already or not; relative in the same way."""
 
 
 @dataclass(frozen=True)
@@ -119,21 +123,32 @@ def _layer(document: Document, folder: Path) -> Document:
         if isinstance(value.get(section), str):
             value[section] = {"name": value[section]}
             places[(section, "name")] = places.get((section,), document.name)
-    for section, key in _PATHS:
-        inner = value.get(section)
-        if isinstance(inner, Mapping) and isinstance(inner.get(key), str):
-            value[section] = {**inner, key: absolute(inner[key], folder)}
+    for trail in _PATHS:
+        value = _with(value, trail, lambda text: absolute(text, folder))
+    for trail in _DIRECTORIES:
+        value = _with(value, trail, lambda text: str(_placed(text, folder).resolve()))
     return Document(document.name, value, places)
+
+
+def _with(value: Any, trail: Trail, read: Callable[[str], str]) -> Any:
+    """A value with the text at a trail in it read anew; as it is where there is none."""
+    if not trail:
+        return read(value) if isinstance(value, str) else value
+    if not isinstance(value, Mapping) or trail[0] not in value:
+        return value
+    return {**value, trail[0]: _with(value[trail[0]], trail[1:], read)}
 
 
 def absolute(text: str, folder: Path) -> str:
     """A path made absolute; any other text (a catalog name, a hub repository) as it is."""
     explicit = text.startswith(("./", "../", "/", "~"))
-    candidate = Path(text).expanduser()
-    candidate = candidate if candidate.is_absolute() else folder / candidate
-    if explicit or ("/" in text and candidate.exists()):
-        return str(candidate.absolute().resolve())
-    return text
+    path = _placed(text, folder)
+    return str(path.resolve()) if explicit or ("/" in text and path.exists()) else text
+
+
+def _placed(text: str, folder: Path) -> Path:
+    """A path made absolute; `folder` is what it is relative to."""
+    return (folder / Path(text).expanduser()).absolute()
 
 
 def upwards(folder: Path, relative: Path) -> Path | None:

@@ -32,7 +32,7 @@ class Trackio(Section):
     project: str = "workbench"
     """Project the run appears in."""
     directory: str | None = None
-    """Where its database is. None: TRACKIO_DIR, else `trackio` beside the runs."""
+    """Where its database is, on a disk of this machine. None: TRACKIO_DIR, else `trackio` beside the runs."""
 
 
 class Tensorboard(Section):
@@ -48,7 +48,8 @@ class Mlflow(Section):
     experiment: str = "workbench"
     """Experiment the run appears in."""
     uri: str | None = None
-    """Tracking server or database. None: MLFLOW_TRACKING_URI, else `mlflow.db` beside the runs."""
+    """Tracking server (`http://...`), folder (`./mlruns`), or database (`sqlite:///...`, which needs sqlalchemy and
+    alembic). None: MLFLOW_TRACKING_URI, else the folder `mlruns` beside the runs."""
 
 
 class Tracking(Section):

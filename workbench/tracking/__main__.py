@@ -23,7 +23,7 @@ from workbench import bench
 from workbench.errors import Problem, RunError, UserError
 from workbench.progress import Progress
 from workbench.recipe.trackers import NAMES
-from workbench.recipe.tracking import Wandb
+from workbench.recipe.tracking import Mlflow, Tensorboard, Trackio, Wandb
 from workbench.runs.run import Run
 from workbench.tracking.following import follow, show_study
 from workbench.tracking.record import Placement
@@ -73,6 +73,18 @@ def make(kind: str, settings: dict[str, Any], live: bool, root: Path) -> Tracker
                 from workbench.tracking.wandb import WandbTracker
 
                 return WandbTracker(Wandb.model_validate(settings), live)
+            case "trackio":
+                from workbench.tracking.trackio import TrackioTracker
+
+                return TrackioTracker(Trackio.model_validate(settings), root)
+            case "tensorboard":
+                from workbench.tracking.tensorboard import TensorboardTracker
+
+                return TensorboardTracker(Tensorboard.model_validate(settings), root)
+            case "mlflow":
+                from workbench.tracking.mlflow import MlflowTracker
+
+                return MlflowTracker(Mlflow.model_validate(settings), root)
     except ModuleNotFoundError as missing:
         advice = "pip install 'workbench[trackers]'"
         raise RunError(Problem(f"tracking.{kind}", f"the package {missing.name} is not installed", advice)) from None
