@@ -200,6 +200,11 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         "target.gradient_checkpointing=no",
     ),
     "eight-bit-small": ((*SMALL, "method.rank=1", "training.optimizer=adamw_8bit"), "method.rank=2"),
+    # tracking
+    "password-in-uri": (
+        ("tracking.mlflow.uri=postgresql://me:secret@host/db",),
+        "tracking.mlflow.uri=postgresql://me@host/db",
+    ),
 }
 """Rule -> the `--set` words of a recipe that breaks it, and the one more that mends it."""
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
 from workbench.documents import models_in
 from workbench.recipe.schema import Recipe
 
 
 def field_names() -> list[str]:
     """Sections and their fields, of every method and objective."""
-    names = []
-    for name, info in Recipe.model_fields.items():
-        names.append(name)
-        names += [f"{name}.{inner}" for model in models_in(info.annotation) for inner in model.model_fields]
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(_under(Recipe, "")))
+
+
+def _under(section: type[BaseModel], place: str) -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        yield f"{place}{name}"
+        for model in models_in(info.annotation):
+            yield from _under(model, f"{place}{name}.")

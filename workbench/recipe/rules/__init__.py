@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.recipe.resolved import Resolved
-from workbench.recipe.rules import devices, methods, precision, quantization, recipes, sharding, speed
+from workbench.recipe.rules import devices, methods, precision, quantization, recipes, sharding, speed, tracking
 from workbench.recipe.rules.rule import Level, Rule
 
 TOPICS: dict[str, tuple[Rule, ...]] = {
@@ -14,6 +14,7 @@ TOPICS: dict[str, tuple[Rule, ...]] = {
     "Several devices": sharding.RULES,
     "Devices": devices.RULES,
     "How a step is computed": speed.RULES,
+    "Tracking": tracking.RULES,
 }
 """The table by what its rules are about."""
 
