@@ -11,13 +11,13 @@ from typing import Any
 from workbench import documents, fingerprint, hub
 from workbench.catalog.cards import Split
 from workbench.catalog.suites import LmEval
-from workbench.errors import BaseError, DataError, Problem
+from workbench.errors import BaseError, DataError, EvaluationError, Problem
 from workbench.recipe.identity import Contents
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_NOT_OF_ITEMS: Any = {"cards": {"__all__": {"card": {"lengths"}}}}
-"""What a card says of rows that are trained on changes no item."""
+_NOT_OF_ITEMS: Any = {"lengths": True, "source": {"directory"}, "splits": {"__all__": {"files"}}}
+"""What a card says of rows that are trained on changes no item, nor does where its files lie: they are hashed."""
 _NOT_CONTENT = ("README", "LICENSE", "NOTICE", "manifest.json")
 """Beginnings of names that say something about a base and are no part of it."""
 
@@ -190,14 +190,34 @@ def _items_hash(resolved: Resolved) -> str | None:
 
 
 def suite_content(suite: ResolvedSuite) -> str:
-    """A hash of all that a suite's scores come from: its file, its cards, its rows. Cheaper than reading the items."""
-    hashes = []
+    """A hash of all that a suite's scores come from, in whatever folder it lies: its file, its cards, its rows. Cheaper
+    than reading the items."""
+    tasks: list[Any] = []
     for task in suite.suite.tasks:
-        if not isinstance(task, LmEval):
-            splits = sorted(set(task.splits().values()))
-            paths = [path for split in splits for path in split_files(suite.cards[task.data], split)]
-            hashes.append([fingerprint.of_file(path) for path in paths])
-    return fingerprint.of_value([suite.model_dump(mode="json", exclude=_NOT_OF_ITEMS), hashes])
+        if isinstance(task, LmEval):
+            asked = fingerprint.of_file(task_file(task, Path(suite.folder))) if task.is_file else task.task
+            tasks.append([task.model_dump(mode="json", exclude={"task"}), asked])
+        else:
+            card, splits = suite.cards[task.data], sorted(set(task.splits().values()))
+            hashes = [fingerprint.of_file(path) for split in splits for path in split_files(card, split)]
+            said = card.card.model_dump(mode="json", exclude=_NOT_OF_ITEMS)
+            tasks.append([task.model_dump(mode="json", exclude={"data"}), said, hashes])
+    return fingerprint.of_value([suite.name, suite.suite.model_dump(mode="json", exclude={"tasks"}), tasks])
+
+
+def task_file(task: LmEval, folder: Path) -> Path:
+    """The file of a task of lm-evaluation-harness that is named by its path.
+
+    Args:
+        folder: of the suite, which the path is relative to.
+
+    Raises:
+        EvaluationError: there is no such file.
+    """
+    path = folder / task.task
+    if not path.is_file():
+        raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {path}"))
+    return path
 
 
 def _template_hash(path: Path) -> str:
