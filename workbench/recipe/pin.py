@@ -33,13 +33,12 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
         return resolved.model_copy(update={"base": base}), Contents(base=base_content, data={})
     card = pin_card(resolved.data)
     paths = split_files(card, resolved.recipe.data.split)
-    template = resolved.recipe.data.template
     contents = Contents(
         base=base_content,
         data=row_hashes(paths),
-        template=None if template in ("base", "plain") else _template_hash(Path(template)),
-        init_from=_adapter_hash(resolved),
-        items=_items_hash(resolved),
+        template=template_hash(resolved),
+        init_from=adapter_hash(resolved),
+        items=items_hash(resolved),
     )
     return resolved.model_copy(update={"base": base, "data": card}), contents
 
@@ -176,7 +175,7 @@ def _patterns(split: Split) -> list[str]:
     return [split.files] if isinstance(split.files, str) else list(split.files)
 
 
-def _items_hash(resolved: Resolved) -> str | None:
+def items_hash(resolved: Resolved) -> str | None:
     """What decides which rows are dropped because they stand in the suite; None where none is."""
     if resolved.suite is None or resolved.recipe.data.contamination != "drop":
         return None
@@ -220,7 +219,11 @@ def task_file(task: LmEval, folder: Path) -> Path:
     return path
 
 
-def _template_hash(path: Path) -> str:
+def template_hash(resolved: Resolved) -> str | None:
+    """sha256 of the template file that a recipe names; None where it names the base's own, or none."""
+    path = Path(resolved.recipe.data.template)
+    if str(path) in ("base", "plain"):
+        return None
     if not path.is_file():
         raise DataError(Problem("data.template", f"there is no template {path}", "use base, plain, or a Jinja file"))
     return fingerprint.of_file(path)
@@ -241,7 +244,8 @@ def adapter_directory(init_from: str) -> Path:
     )
 
 
-def _adapter_hash(resolved: Resolved) -> str | None:
+def adapter_hash(resolved: Resolved) -> str | None:
+    """sha256 of the adapter that training starts from; None where it starts from none."""
     init_from = getattr(resolved.recipe.method, "init_from", None)
     if init_from is None:
         return None

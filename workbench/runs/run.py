@@ -148,6 +148,16 @@ class Run:
         return self.path / "lock"
 
     @property
+    def origin(self) -> Path:
+        """The run that this one was made to reproduce, where it was."""
+        return self.path / "origin.json"
+
+    @property
+    def reproduction(self) -> Path:
+        """What came of it: both runs' figures side by side."""
+        return self.path / "reproduction.json"
+
+    @property
     def plan(self) -> Path:
         """What was predicted before it ran."""
         return self.path / "plan.json"
