@@ -113,6 +113,7 @@ def test_the_same_command_again_gives_the_verdict_and_trains_nothing(place: Path
     assert len(list((place / "runs").glob("small-*"))) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_one_goes_on_and_other_repeats_are_left_alone(place: Path, workbench: Workbench) -> None:
     run = original(place)
     arm = train(workbench, place / "small.yaml", place / "runs", "target.threads=1", "repeat=1")
@@ -178,6 +179,7 @@ def test_a_base_as_it_is_is_scored_again_and_stays_the_base_of_others(place: Pat
     assert base is not None and base.path == path
 
 
+@pytest.mark.slow
 def test_without_a_suite_the_bytes_decide(place: Path, workbench: Workbench) -> None:
     original(place)
     run = train(workbench, place / "small.yaml", place / "runs", "target.threads=1", "seed=4", "evaluation.suite=")

@@ -35,20 +35,16 @@ def problem(run: Run, what: str) -> Problem:
     return Problem(run.name, f"changed since the run was made: {what}", advice)
 
 
-def problems(run: Run, resolved: Resolved) -> list[Problem]:
-    """Everything that a run was made of and scored on, and that is not there or is not what it was.
-
-    Args:
-        resolved: the run's own, with the places where things lie now.
-    """
+def problems(run: Run) -> list[Problem]:
+    """Everything that a run was made of and that is not there, or is not what it was."""
     known, found = files.read_json(run.identity_file), []
-    for part, look in _looks(resolved):
+    for part, look in _looks(run.resolved()):
         try:
             if look() != known.get(part):
                 found.append(problem(run, _WORDS[part]))
         except UserError as error:
             found.extend(error.problems)
-    return found + _of_the_suite(run, resolved)
+    return found
 
 
 def _looks(resolved: Resolved) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -65,8 +61,9 @@ def _looks(resolved: Resolved) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "items", lambda: pin.items_hash(resolved)
 
 
-def _of_the_suite(run: Run, resolved: Resolved) -> list[Problem]:
-    suite = resolved.suite
+def suite_problems(run: Run) -> list[Problem]:
+    """The same of what a finished run was scored on."""
+    suite = run.resolved().suite
     if suite is None:
         return []
     if not run.results(suite.name).exists():

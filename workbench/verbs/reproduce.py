@@ -16,7 +16,6 @@ from workbench.compare import reproduction
 from workbench.compare.report import words
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import local
-from workbench.packs import places
 from workbench.recipe.resolved import Resolved
 from workbench.runs import create, ingredients, manifest, planner, repeats
 from workbench.runs.run import Run
@@ -66,11 +65,11 @@ def _made_of(original: Run) -> Resolved:
     """
     if not original.is_finished():
         raise RunError(Problem(original.name, "is not finished", f"workbench train {original.path} finishes it"))
-    resolved = places.resolved_here(original)
+    resolved = original.resolved()
     if not resolved.trains and resolved.suite is None:
         found = "neither trains anything nor is scored on anything"
         raise RunError(Problem(original.name, found, f"workbench eval {original.name} --suite NAME scores it"))
-    problems = ingredients.problems(original, resolved)
+    problems = ingredients.problems(original) + ingredients.suite_problems(original)
     if problems:
         raise RunError(problems)
     return resolved

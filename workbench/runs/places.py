@@ -7,22 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from workbench import files, resources
-from workbench.recipe.resolved import Resolved
-from workbench.runs.run import Run
 
 MANIFEST = "PACK.json"
 """The list of everything in a pack, at its top."""
 
 
-def resolved_here(run: Run) -> Resolved:
+def here(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
     """A run's resolved recipe with the places where things lie now: in the pack that the run was unpacked from, where
-    there was one; and the embedded base in this installation."""
-    manifest = run.path.parent.parent / MANIFEST
-    places = files.read_json(manifest)["places"] if manifest.is_file() else {}
-    values = moved(files.read_json(run.resolved_file), {was: str(manifest.parent / now) for was, now in places.items()})
+    there was one; and the embedded base in this installation.
+
+    Args:
+        folder: the run's directory.
+        resolved: what its resolved.json holds.
+    """
+    top = folder.parent.parent
+    places = files.read_json(top / MANIFEST)["places"] if (top / MANIFEST).is_file() else {}
+    here_ = {str(top): str(top)}  # a pack may lie inside the very folder that it was made of
+    values: dict[str, Any] = moved(resolved, {was: str(top / now) for was, now in places.items()} | here_)
     if values["base"]["row"] == "embedded":
         values["base"]["location"] = str(resources.embedded_base())
-    return Resolved.model_validate(values, strict=False)
+    return values
 
 
 def moved(value: Any, places: Mapping[str, str]) -> Any:
