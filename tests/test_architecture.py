@@ -100,7 +100,7 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "doctor", "explain", "ledger", "prefetch", "train", "compare", "reproduce"):
+for module in ("desk", "doctor", "explain", "ledger", "prefetch", "train", "compare", "pack", "reproduce"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -123,7 +123,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
-             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "reproduce")  # fmt: skip
+             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "reproduce", "pack")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
@@ -141,6 +141,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
         (["runs"], 0),
         (["show", one.name], 0),
         (["compare", one.name, two.name, "--vary", "method.rank"], 0),
+        (["pack", one.name, "--out", "one.tar.gz"], 0),
+        (["pack", "--check", "one.tar.gz"], 0),
         (["runs", "rm", one.name], 0),
         (["runs", "prune"], 0),
         (["prefetch", "quickstart"], 0),
@@ -158,7 +160,7 @@ def test_help_check_and_runs_need_neither_scipy_nor_pyarrow(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     calls = [(["--help"], 0), (["check", str(desk.recipe())], 0), (["runs"], 0), (["show", desk.run().name], 0)]
-    code = DESK.replace('"train", "compare", "reproduce"', '"train"')
+    code = DESK.replace('"train", "compare", "pack", "reproduce"', '"train"')
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(["scipy", "pyarrow", "huggingface_hub", "numpy"]), json.dumps(calls)],
         capture_output=True,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from workbench.arguments import RUNS, Root, RunName
+from workbench.arguments import RUNS, Overrides, Root, RunName
 
 app = typer.Typer()
 
@@ -21,3 +24,33 @@ def reproduce(run: RunName, runs: Root = RUNS) -> None:
     from workbench.verbs import reproduce as verb
 
     verb.reproduce(run, runs)
+
+
+@app.command()
+def pack(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="STUDY|RUN...", help="A study's file or name, or runs by name.")
+    ] = None,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write it; else packs/NAME.tar.gz in the runs' folder."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Hold a pack against its own list; write nothing.")
+    ] = None,
+    runs: Root = RUNS,
+) -> None:
+    """Put everything that is needed to check or to go on with a study, or runs, into one archive.
+
+    In it: the hand-written files, rows, templates and local bases (what is on the hub by its commit only), the runs and
+    those of their bases, verdict and report, PACK.json with the hash of every file, and a README with the commands. Not
+    in it: what trackers keep, locks, checkpoints of finished runs. It is refused where a secret of this machine stands
+    in any of it. The same things packed twice are the same bytes.
+    """
+    from workbench.verbs import pack as verb
+
+    if check is not None:
+        verb.check(check)
+    else:
+        verb.pack(names or [], set_ or [], out, runs)
