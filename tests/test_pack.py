@@ -278,6 +278,15 @@ def test_elsewhere_a_run_is_reproduced_from_the_packs_own_inputs(place: Place) -
     assert str(there.folder) in Run(copy).resolved().base.location
 
 
+def test_runs_that_were_made_from_another_copy_of_the_inputs_find_them_in_the_pack(place: Place) -> None:
+    run = place.run("lora-*-s0")
+    for path in (place.folder / "runs").glob("*/resolved.json"):
+        path.write_text(path.read_text().replace(str(place.folder / "work"), "/once/upon/a/time"))
+    place.go("pack", "work/weigh.yaml")
+    there = moved(place, place.archive)
+    assert "bit-equal" in there.go("reproduce", f"runs/{run.name}", "--runs", "again")
+
+
 def test_an_unfinished_run_goes_on_elsewhere_from_its_newest_whole_checkpoint(place: Place) -> None:
     run = place.run("lora-*-s1")
     whole = {name: read(run) for name, read in READ.items()}
@@ -548,7 +557,7 @@ def test_what_lies_on_the_hub_is_named_by_its_commit_and_not_packed(desk: Desk, 
     listed = json.loads(found["PACK.json"])
     (fetched,) = listed["fetched_from_the_hub"]
     assert fetched["repository"] == "org/packed" and fetched["commit"] == "c" * 40
-    assert f"base.revision={'c' * 40}" in listed["settings"]
+    assert listed["settings"] == ["target.threads=2", f"base.revision={'c' * 40}"], "as they were, if not said"
     assert "c" * 40 in found["README.md"].decode()
     assert not [name for name in found if "safetensors" in name and name.startswith("inputs/")]
 

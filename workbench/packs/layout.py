@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -41,6 +42,24 @@ class Layout:
         found = moved_path(str(path), self.places)
         assert found is not None, f"{path} is under no place of the pack"
         return found
+
+    def add_places(self, was: Any, now: Any) -> None:
+        """Take up paths of a run that was made from another copy of what is packed.
+
+        Args:
+            was: the run's resolved recipe as it lies in its file.
+            now: the same with the places that are packed.
+        """
+        if isinstance(was, dict) and isinstance(now, dict):
+            for key in was.keys() & now.keys():
+                self.add_places(was[key], now[key])
+        elif isinstance(was, list) and isinstance(now, list):
+            for one, other in zip(was, now, strict=False):
+                self.add_places(one, other)
+        elif isinstance(was, str) and isinstance(now, str) and was.startswith("/") and now.startswith("/"):
+            there = moved_path(now, self.places)
+            if there is not None and moved_path(was, self.places) != there:
+                self.places[was] = there
 
     def add(self, name: str, content: Path | bytes) -> None:
         """Put a file under a name.

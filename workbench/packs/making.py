@@ -83,6 +83,10 @@ def made(asked: Asked) -> Pack:
     run_files.refuse_running(runs)
     recipes_ = {f"{INPUTS}/{run.name}.yaml": run.recipe_file for run in asked.runs}
     layout = layouts.lay_out(inputs, [run.path for run in runs], recipes_)
+    for run, resolved in [(run, one.planned.resolved) for one, run in asked.planned if run is not None] + [
+        (run, run.resolved()) for run in asked.runs
+    ]:
+        layout.add_places(files.read_json(run.resolved_file), resolved.model_dump(mode="json"))
     left_out = _add_runs(layout, asked, runs)
     targets = own_targets()
     if targets is not None and normal(targets) not in inputs.documents:
@@ -153,26 +157,36 @@ def _refuse_names(layout: Layout) -> None:
 
 
 def _settings(asked: Asked, layout: Layout) -> list[str]:
-    """The study's `--set` as they are to be typed at the top of the pack, with what this machine made of names that
-    mean something else elsewhere: `target: auto`, and bases without a revision."""
+    """The study's `--set` as they are to be typed at the top of the pack, with what this machine made of fields that
+    come out otherwise elsewhere: `target: auto`, a CPU's threads, bases without a revision."""
     settings = []
     for text in asked.overrides:
         key, _, value = text.partition("=")
         there = moved_path(recipes.absolute(value, Path.cwd()), layout.places)
         settings.append(f"{key}=./{there}" if there is not None else text)
-    resolved = asked.resolved
-    said = {text.partition("=")[0] for text in settings}
-    targets = {one.target.name for one in resolved}
-    if len(targets) == 1 and any(one.recipe.target.name == "auto" for one in resolved) and not said & _TARGET:
-        settings.append(f"target.name={targets.pop()}")
-    open_ = {one.base.revision for one in resolved if one.base.kind == "hub"}
-    pinned = {one.recipe.base.revision for one in resolved if one.base.kind == "hub"}
-    if len(open_) == 1 and None in pinned and "base.revision" not in said:
-        settings.append(f"base.revision={open_.pop()}")
+    said, resolved = {text.partition("=")[0] for text in settings}, asked.resolved
+    on_hub = [one for one in resolved if one.base.kind == "hub"]
+    open_: dict[str, set[Any]] = {
+        "target.name": {one.target.name for one in resolved},
+        "target.threads": _threads(asked),
+        "base.revision": {one.base.revision for one in on_hub},
+    }
+    is_open = {
+        "target.name": any(one.recipe.target.name == "auto" for one in resolved),
+        "target.threads": any(one.recipe.target.threads is None for one in resolved),
+        "base.revision": any(one.recipe.base.revision is None for one in on_hub),
+    }
+    for key, values in open_.items():
+        if is_open[key] and len(values) == 1 and not said & {key, key.partition(".")[0]}:
+            settings.append(f"{key}={values.pop()}")
     return settings
 
 
-_TARGET = {"target", "target.name"}
+def _threads(asked: Asked) -> set[int]:
+    """How many threads the runs took where a CPU did their sums, for the last bits depend on them."""
+    runs = [run for run in (*asked.runs, *(run for _, run in asked.planned)) if run is not None]
+    hardware = [files.read_json(run.manifest)["hardware"] for run in runs if run.manifest.exists()]
+    return {one["threads"] for one in hardware if one["device"] == "cpu"}
 
 
 def _facts(

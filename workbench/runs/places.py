@@ -32,7 +32,7 @@ def here(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
 def moved(value: Any, places: Mapping[str, str]) -> Any:
     """A JSON value in which every path under one of the places is a path under where that lies now."""
     if isinstance(value, dict):
-        return {key: moved(inner, places) for key, inner in value.items()}
+        return {moved(key, places): moved(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
         return [moved(inner, places) for inner in value]
     return moved_path(value, places) or value if isinstance(value, str) else value
