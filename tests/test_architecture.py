@@ -102,7 +102,7 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "doctor", "explain", "ledger", "prefetch", "publish", "train", "compare"):
+for module in ("desk", "doctor", "explain", "ledger", "prefetch", "publish", "train", "compare", "pack", "reproduce"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -125,7 +125,7 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
-             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "publish")  # fmt: skip
+             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "publish", "reproduce", "pack")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
@@ -143,6 +143,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
         (["runs"], 0),
         (["show", one.name], 0),
         (["compare", one.name, two.name, "--vary", "method.rank"], 0),
+        (["pack", one.name, "--out", "one.tar.gz"], 0),
+        (["pack", "--check", "one.tar.gz"], 0),
         (["runs", "rm", one.name], 0),
         (["runs", "prune"], 0),
         (["prefetch", "quickstart"], 0),
@@ -160,7 +162,7 @@ def test_help_check_and_runs_need_neither_scipy_nor_pyarrow(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     calls = [(["--help"], 0), (["check", str(desk.recipe())], 0), (["runs"], 0), (["show", desk.run().name], 0)]
-    code = DESK.replace('"train", "compare"', '"train"')
+    code = DESK.replace('"train", "compare", "pack", "reproduce"', '"train"')
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(["scipy", "pyarrow", "huggingface_hub", "numpy"]), json.dumps(calls)],
         capture_output=True,
@@ -201,7 +203,19 @@ def test_the_bench_knows_neither_runs_nor_what_is_above_them() -> None:
 
 def test_the_desk_reaches_the_bench_by_a_process_and_never_by_an_import() -> None:
     desk = room(
-        "cli", "verbs", "recipe", "catalog", "plan", "runs", "launch", "compare", "documents", "files", "errors"
+        "cli",
+        "cli_results",
+        "verbs",
+        "recipe",
+        "catalog",
+        "plan",
+        "runs",
+        "launch",
+        "compare",
+        "packs",
+        "documents",
+        "files",
+        "errors",
     )
     assert reach(desk, "worker", "data", "methods", "training", "bases", "evaluation", "tracking") == set()
     heavy = {

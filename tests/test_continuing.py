@@ -13,7 +13,7 @@ from gate_runs import Desk
 from small_recipes import Workbench, call, questions, train, write_recipe
 from test_training import assert_equal_runs
 
-from workbench import files
+from workbench import files, seals
 from workbench.compare import gate
 from workbench.compare.facts import run_facts
 from workbench.runs.run import Run
@@ -52,7 +52,7 @@ def began_with(run: Run, **facts: Any) -> None:
     fresh = checkpoints.aside(run.checkpoints) / place.name
     fresh.parent.mkdir()
     place.rename(fresh)
-    (fresh / checkpoints.SEAL).unlink()
+    (fresh / seals.SEAL).unlink()
     conditions = files.read_json(fresh / "conditions.json")
     named = {name.replace("__", "."): value for name, value in facts.items()}
     checkpoints.finish(run.checkpoints, 6, {"conditions.json": {**conditions, "facts": conditions["facts"] | named}})

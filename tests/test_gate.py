@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -577,6 +578,7 @@ def copies(desk: Desk) -> None:
     write_template(desk)
     (desk.folder / "copied.jinja").write_bytes((desk.folder / "brief.jinja").read_bytes())
     write_hub(desk)
+    shutil.copytree(start(desk).parent, desk.folder / "begun", dirs_exist_ok=True)
 
 
 HARMLESS: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any]]] = {
@@ -589,6 +591,7 @@ HARMLESS: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any]]] = {
     "data.name": ([], ["data=copied"], {}),
     "data.max_dropped": ([], ["data.max_dropped=3"], {}),
     "data.template": (["data.template=./brief.jinja"], ["data.template=./copied.jinja"], {}),
+    "method.init_from": (["method.init_from=./start"], ["method.init_from=./begun"], {}),
     "training.precision": ([], ["training.precision=fp32"], {}),
     "training.checkpoint_every": ([], ["training.checkpoint_every=1"], {}),
     "training.preflight": ([], ["training.preflight=no"], {}),
@@ -667,7 +670,7 @@ def test_threads_of_the_cpu_are_harmless_beside_a_gpu(desk: Desk, field: str) ->
 def test_every_harmless_rule_is_tried_and_every_limit_too() -> None:
     assert set(HARMLESS) == set(harmless_rules())
     limited = {rule.field for rule in RULES if rule.limit is not None}
-    assert limited == {*LIMITED, "target.threads", "machine.threads", "data.name"}
+    assert limited == {*LIMITED, "target.threads", "machine.threads", "data.name", "method.init_from"}
     assert not [rule.field for rule in RULES if rule.harmless and rule.follows]
 
 
@@ -685,6 +688,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "data.name": ("test_prepare.py", "test_the_same_rows_under_another_card_name_are_the_same_entry"),
     "data.max_dropped": _SAME_FILES,
     "data.template": _SAME_RUN,
+    "method.init_from": _SAME_RUN,
     "training.precision": _SAME_FILES,
     "training.checkpoint_every": _SAME_FILES,
     "training.preflight": _SAME_FILES,

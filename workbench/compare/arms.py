@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from workbench import files, fingerprint
@@ -107,10 +106,9 @@ def _facts(one: Scored) -> Facts:
 def _whole_cost(run: Run) -> dict[str, Any]:
     """A run's cost.json with what the runs cost that its adapter goes on from."""
     cost: dict[str, Any] = files.read_json(run.cost)
-    start = files.read_json(run.resolved_file)["recipe"]["method"].get("init_from")
-    if start is None:
+    before = ledger.start_of(run)
+    if before is None:
         return cost
-    before = Run(Path(start))
     earlier = _whole_cost(before) if before.cost.exists() else {}  # of a bare adapter, nobody knows
     for name in _ADDED:
         parts = cost.get(name), earlier.get(name)
@@ -150,15 +148,14 @@ def rates_tried(arms: Sequence[ArmRuns]) -> dict[str, int]:
     rates: dict[str, set[Any]] = {}
     for root in sorted({run.path.parent for arm in arms for run in arm.runs}):
         for facts in ledger.identities(root):
-            rates.setdefault(_but_for_the_rate(facts), set()).add(facts.get("training", {}).get("learning_rate"))
+            rates.setdefault(but_for_the_rate(facts), set()).add(facts.get("training", {}).get("learning_rate"))
     return {
-        arm.name: len(rates[_but_for_the_rate(files.read_json(arm.runs[0].identity_file))])
-        for arm in arms
-        if arm.trains
+        arm.name: len(rates[but_for_the_rate(files.read_json(arm.runs[0].identity_file))]) for arm in arms if arm.trains
     }
 
 
-def _but_for_the_rate(facts: Mapping[str, Any]) -> str:
+def but_for_the_rate(facts: Mapping[str, Any]) -> str:
+    """The same for all runs that differ in seed, repeat and learning rate only."""
     kept = {key: value for key, value in facts.items() if key not in ("seed", "repeat", "training")}
     training = {key: value for key, value in facts.get("training", {}).items() if key != "learning_rate"}
     return fingerprint.of_value({**kept, "training": training})

@@ -85,6 +85,10 @@ _NOT_IN_BF16_ON_A_CPU = Limit(
     lambda one, other: all(facts["device"] != "cpu" or _is_exact(facts) for facts in (one, other)),
     "in bf16 on a CPU the order of sums is more than float noise",
 )
+_THE_START = Limit(
+    lambda one, other: one.get("init_from") == other.get("init_from"),
+    "it is another adapter, and is not among what the study varies",
+)
 _THE_ROWS = Limit(_same_rows, "it stands for other rows, and is not among what the study varies")
 
 
@@ -98,6 +102,7 @@ RULES: tuple[FieldRule, ...] = (
     FieldRule("data.name", harmless="the rows and their card are compared by content", limit=_THE_ROWS),
     FieldRule("data.max_dropped", harmless="only a limit; the rows that are trained on are compared"),
     FieldRule("data.template", harmless="templates are compared by content"),
+    FieldRule("method.init_from", harmless="the adapter is compared by content", limit=_THE_START),
     FieldRule("training.precision", harmless="what it became (dtype) is compared"),
     FieldRule("training.checkpoint_every", harmless="how often state is saved; a continued run equals an unbroken one"),
     FieldRule("training.preflight", harmless="a step on trial, undone before the first real one"),

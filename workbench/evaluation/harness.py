@@ -16,6 +16,7 @@ from workbench import documents
 from workbench.catalog.suites import LOWER_IS_BETTER, LmEval
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.scoring import Row, Scorer
+from workbench.recipe import pin
 
 _SHOWN_CHARACTERS = 2000
 
@@ -77,10 +78,8 @@ def find(task: LmEval, folder: Path) -> tuple[Any, str]:
         raise EvaluationError(
             Problem(f"task {task.id}", "lm-evaluation-harness is not installed", "pip install 'workbench[lm-eval]'")
         ) from None
-    local = folder / task.task
     if task.is_file:
-        if not local.is_file():
-            raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {local}"))
+        local = pin.task_file(task, folder)
         manager = TaskManager(include_path=str(local.parent), include_defaults=False)
         return manager, _name_in(manager, local)
     manager = TaskManager()

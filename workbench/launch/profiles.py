@@ -10,13 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from workbench import documents, hub, resources
+from workbench import documents, hub, resources, secrecy
 from workbench.errors import Problem, RecipeError
 from workbench.recipe.schema import Target
 from workbench.recipe.section import Flag, Section
 
 _FOLDER = "slurm"
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _TIME = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+|\d+-\d+:\d{2}|\d+-\d+:\d{2}:\d{2})$"
 
@@ -31,7 +30,7 @@ def _variables(names: dict[str, str]) -> dict[str, str]:
     odd = [name for name in names if not _VARIABLE.fullmatch(name)]
     if odd:
         raise ValueError(f"no variable can be called {', '.join(map(repr, odd))}")
-    found = [name for name in names if _SECRET.search(name)]
+    found = [name for name in names if secrecy.NAMES.search(name)]
     if found:
         raise ValueError(
             f"{', '.join(found)} would be written into every job's script; export it in your shell (Slurm passes the "

@@ -11,13 +11,13 @@ from typing import Any
 from workbench import documents, fingerprint, hub
 from workbench.catalog.cards import Split
 from workbench.catalog.suites import LmEval
-from workbench.errors import BaseError, DataError, Problem
+from workbench.errors import BaseError, DataError, EvaluationError, Problem
 from workbench.recipe.identity import Contents
 from workbench.recipe.resolved import Resolved, ResolvedBase, ResolvedCard, ResolvedSuite
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_NOT_OF_ITEMS: Any = {"cards": {"__all__": {"card": {"lengths"}}}}
-"""What a card says of rows that are trained on changes no item."""
+_NOT_OF_ITEMS: Any = {"lengths": True, "source": {"directory"}, "splits": {"__all__": {"files"}}}
+"""What a card says of rows that are trained on changes no item, nor does where its files lie: they are hashed."""
 _NOT_CONTENT = ("README", "LICENSE", "NOTICE", "manifest.json")
 """Beginnings of names that say something about a base and are no part of it."""
 
@@ -33,13 +33,12 @@ def pin(resolved: Resolved) -> tuple[Resolved, Contents]:
         return resolved.model_copy(update={"base": base}), Contents(base=base_content, data={})
     card = pin_card(resolved.data)
     paths = split_files(card, resolved.recipe.data.split)
-    template = resolved.recipe.data.template
     contents = Contents(
         base=base_content,
         data=row_hashes(paths),
-        template=None if template in ("base", "plain") else _template_hash(Path(template)),
-        init_from=_adapter_hash(resolved),
-        items=_items_hash(resolved),
+        template=template_hash(resolved),
+        init_from=adapter_hash(resolved),
+        items=items_hash(resolved),
     )
     return resolved.model_copy(update={"base": base, "data": card}), contents
 
@@ -176,7 +175,7 @@ def _patterns(split: Split) -> list[str]:
     return [split.files] if isinstance(split.files, str) else list(split.files)
 
 
-def _items_hash(resolved: Resolved) -> str | None:
+def items_hash(resolved: Resolved) -> str | None:
     """What decides which rows are dropped because they stand in the suite; None where none is."""
     if resolved.suite is None or resolved.recipe.data.contamination != "drop":
         return None
@@ -190,17 +189,41 @@ def _items_hash(resolved: Resolved) -> str | None:
 
 
 def suite_content(suite: ResolvedSuite) -> str:
-    """A hash of all that a suite's scores come from: its file, its cards, its rows. Cheaper than reading the items."""
-    hashes = []
+    """A hash of all that a suite's scores come from, in whatever folder it lies: its file, its cards, its rows. Cheaper
+    than reading the items."""
+    tasks: list[Any] = []
     for task in suite.suite.tasks:
-        if not isinstance(task, LmEval):
-            splits = sorted(set(task.splits().values()))
-            paths = [path for split in splits for path in split_files(suite.cards[task.data], split)]
-            hashes.append([fingerprint.of_file(path) for path in paths])
-    return fingerprint.of_value([suite.model_dump(mode="json", exclude=_NOT_OF_ITEMS), hashes])
+        if isinstance(task, LmEval):
+            asked = fingerprint.of_file(task_file(task, Path(suite.folder))) if task.is_file else task.task
+            tasks.append([task.model_dump(mode="json", exclude={"task"}), asked])
+        else:
+            card, splits = suite.cards[task.data], sorted(set(task.splits().values()))
+            hashes = [fingerprint.of_file(path) for split in splits for path in split_files(card, split)]
+            said = card.card.model_dump(mode="json", exclude=_NOT_OF_ITEMS)
+            tasks.append([task.model_dump(mode="json", exclude={"data"}), said, hashes])
+    return fingerprint.of_value([suite.name, suite.suite.model_dump(mode="json", exclude={"tasks"}), tasks])
 
 
-def _template_hash(path: Path) -> str:
+def task_file(task: LmEval, folder: Path) -> Path:
+    """The file of a task of lm-evaluation-harness that is named by its path.
+
+    Args:
+        folder: of the suite, which the path is relative to.
+
+    Raises:
+        EvaluationError: there is no such file.
+    """
+    path = folder / task.task
+    if not path.is_file():
+        raise EvaluationError(Problem(f"task {task.id}", f"there is no task file {path}"))
+    return path
+
+
+def template_hash(resolved: Resolved) -> str | None:
+    """sha256 of the template file that a recipe names; None where it names the base's own, or none."""
+    path = Path(resolved.recipe.data.template)
+    if str(path) in ("base", "plain"):
+        return None
     if not path.is_file():
         raise DataError(Problem("data.template", f"there is no template {path}", "use base, plain, or a Jinja file"))
     return fingerprint.of_file(path)
@@ -221,7 +244,8 @@ def adapter_directory(init_from: str) -> Path:
     )
 
 
-def _adapter_hash(resolved: Resolved) -> str | None:
+def adapter_hash(resolved: Resolved) -> str | None:
+    """sha256 of the adapter that training starts from; None where it starts from none."""
     init_from = getattr(resolved.recipe.method, "init_from", None)
     if init_from is None:
         return None

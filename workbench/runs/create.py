@@ -22,7 +22,7 @@ NAME_ENDING = re.compile(r"-[0-9a-f]{10}-(s\d+(?:-r\d+)?)")
 def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
     """The run's directory under `root`, made if it is not there. What does not belong to the identity (target,
     evaluation, tracking, name) is written anew: it may have changed since. Of a run that is trained already, only what
-    it is scored on and where it is shown.
+    it is scored on, where it is shown, and where what it was made of lies now.
 
     Raises:
         RunError: the place cannot be written to.
@@ -42,11 +42,14 @@ def open_run(root: Path, resolved: Resolved, contents: Contents) -> Run:
 
 
 def _as_trained(known: Resolved, asked: Resolved) -> Resolved:
-    """A trained run's recipe with the evaluation and the tracking that are asked for now."""
-    recipe = known.recipe.model_copy(
-        update={"evaluation": asked.recipe.evaluation, "tracking": asked.recipe.tracking, "name": asked.recipe.name}
-    )
-    return known.model_copy(update={"recipe": recipe, "suite": asked.suite})
+    """A trained run's recipe with the evaluation and the tracking that are asked for now; and base, rows and start as
+    they are named now, which by the identity are the same ones, perhaps in another place."""
+    now = {name: getattr(asked.recipe, name) for name in ("name", "base", "data", "evaluation", "tracking")}
+    if hasattr(known.recipe.method, "init_from"):
+        start = {"init_from": getattr(asked.recipe.method, "init_from", None)}
+        now["method"] = known.recipe.method.model_copy(update=start)
+    recipe = known.recipe.model_copy(update=now)
+    return known.model_copy(update={"recipe": recipe, "base": asked.base, "data": asked.data, "suite": asked.suite})
 
 
 def _as_asked(resolved: Resolved) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from workbench.runs.run import Run
 
 _DAMAGE = (RunError, OSError, KeyError, TypeError, ValueError)
 """What reading files that somebody else wrote into may raise."""
+LEFT_BEHIND = "left-behind.jsonl"
+"""Identities of finished runs that stayed where these runs come from, a line each: they tell how much was tried."""
 _END_BYTES = 1 << 14
 """How much of a metrics file's end is looked at; a line of it has a few hundred bytes."""
 
@@ -46,9 +48,10 @@ def entries(root: Path) -> Iterator[Entry]:
 
 
 def identities(root: Path) -> Iterator[dict[str, Any]]:
-    """The identity of every finished run under `root`."""
+    """The identity of every finished run under `root`, and of those that a packed part of a ledger left behind."""
     for path in sorted(root.glob("*/status.json")):
         yield files.read_json(Run(path.parent).identity_file)
+    yield from files.read_jsonl(root / LEFT_BEHIND)
 
 
 def entry(run: Run) -> Entry:
@@ -127,7 +130,18 @@ def base_of(run: Run) -> Run | None:
     for path in sorted(run.path.parent.glob("base-*/identity.json")):
         other = files.read_json(path)
         same = all(other[key] == facts[key] for key in ("base", "init", "dtype", "device"))
-        same = same and other["method"].get("double_quantization", True) == double
+        same = same and other["method"].get("double_quantization", True) == double and not other["repeat"]
         if same and other["method"]["name"] == "none" and other["method"].get("quantization", "none") == held:
             return Run(path.parent)
     return None
+
+
+def start_of(run: Run) -> Run | None:
+    """The run whose adapter this one's training started from: where its recipe says, else beside it, as in a ledger that
+    was moved as a whole. None: it started from none."""
+    start = files.read_json(run.resolved_file)["recipe"]["method"].get("init_from")
+    if start is None:
+        return None
+    path = Path(start)
+    path = path.parent if path.name == run.adapter.name else path
+    return Run(path if path.exists() else run.path.parent / path.name)

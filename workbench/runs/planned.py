@@ -27,7 +27,14 @@ class Planned:
 
     def with_seed(self, seed: int) -> Planned:
         """The same recipe with another seed: nothing has to be looked up again."""
-        recipe = self.resolved.recipe.model_copy(update={"seed": seed})
+        return self._with(seed=seed)
+
+    def with_repeat(self, repeat: int) -> Planned:
+        """The same recipe and seed once more."""
+        return self._with(repeat=repeat)
+
+    def _with(self, **fields: int) -> Planned:
+        recipe = self.resolved.recipe.model_copy(update=fields)
         resolved = self.resolved.model_copy(update={"recipe": recipe})
         return Planned(resolved, self.contents, identity(resolved, self.contents))
 

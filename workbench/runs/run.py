@@ -10,6 +10,7 @@ from typing import Any
 
 from workbench import files
 from workbench.recipe.resolved import Resolved
+from workbench.runs import places
 
 MEASURED = frozenset(
     {
@@ -148,6 +149,16 @@ class Run:
         return self.path / "lock"
 
     @property
+    def origin(self) -> Path:
+        """The run that this one was made to reproduce, where it was."""
+        return self.path / "origin.json"
+
+    @property
+    def reproduction(self) -> Path:
+        """What came of it: both runs' figures side by side."""
+        return self.path / "reproduction.json"
+
+    @property
     def plan(self) -> Path:
         """What was predicted before it ran."""
         return self.path / "plan.json"
@@ -191,8 +202,9 @@ class Run:
         return self.status.exists()
 
     def resolved(self) -> Resolved:
-        """The resolved recipe."""
-        return Resolved.model_validate(files.read_json(self.resolved_file), strict=False)
+        """The resolved recipe, with the places where what it names lies now."""
+        values = places.here(self.path.absolute(), files.read_json(self.resolved_file))
+        return Resolved.model_validate(values, strict=False)
 
     def note_attempt(self, event: str, **facts: Any) -> None:
         """Append a start or an end, with its reason, to attempts.jsonl."""

@@ -3,18 +3,14 @@ hashes are checked before use: a disk may have lost what it had."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench import files
-from workbench.errors import RunError
+from workbench import files, seals
 from workbench.plan.disk import KEPT_CHECKPOINTS
 
-SEAL = "sealed.json"
-"""Written last into a checkpoint."""
 _ASIDE = ".unfinished"
 
 
@@ -36,8 +32,8 @@ def finish(folder: Path, step: int, beside: Mapping[str, Any]) -> None:
     for file in sorted(fresh.rglob("*")):
         if file.is_file():
             files.flush(file)
-            hashes[file.relative_to(fresh).as_posix()] = _digest(file)
-    files.write_json(fresh / SEAL, {"step": step, "files": hashes})
+            hashes[file.relative_to(fresh).as_posix()] = seals.digest(file)
+    files.write_json(fresh / seals.SEAL, {"step": step, "files": hashes})
     files.flush(fresh)
     place = folder / _name(step)
     if place.exists():  # walked once more, from an older one
@@ -45,17 +41,17 @@ def finish(folder: Path, step: int, beside: Mapping[str, Any]) -> None:
     fresh.rename(place)
     shutil.rmtree(aside(folder))
     files.flush(folder)
-    for old in _newest_first(folder)[KEPT_CHECKPOINTS:]:
+    for old in seals.newest_first(folder)[KEPT_CHECKPOINTS:]:
         shutil.rmtree(old)
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, int] | None:
     """The newest checkpoint that is whole, with its step; those that are not are removed, saying so."""
     shutil.rmtree(aside(folder), ignore_errors=True)
-    for path in _newest_first(folder):
-        reason = _flaw(path)
+    for path in seals.newest_first(folder):
+        reason = seals.flaw(path)
         if reason is None:
-            return path, _step(path)
+            return path, seals.step(path)
         say(f"{path.name} is left out: {reason}")
         shutil.rmtree(path)
     return None
@@ -63,30 +59,3 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, int] | None:
 
 def _name(step: int) -> str:
     return f"checkpoint-{step}"  # as the library calls it
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
-
-
-def _flaw(path: Path) -> str | None:
-    if not (path / SEAL).exists():
-        return "it was not finished"
-    try:
-        sealed = files.read_json(path / SEAL)["files"].items()
-    except (RunError, TypeError, KeyError, AttributeError):
-        return "its seal is damaged"
-    for name, digest in sealed:
-        file = path / name
-        if not file.exists() or _digest(file) != digest:
-            return f"{name} is damaged"
-    return None
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from workbench.errors import Problem, RunError
 from workbench.launch import local
 from workbench.recipe import pin, resolve
 from workbench.recipe.load import load
+from workbench.recipe.resolved import ResolvedSuite
 from workbench.runs import create, ledger, lock, planner
 from workbench.runs.planned import is_scored, planned
 from workbench.runs.run import Run
@@ -34,7 +35,8 @@ def train(recipe: Path, overrides: Sequence[str], root: Path, dry_run: bool = Fa
     if recipe.is_dir():
         if overrides:
             raise RunError(Problem(f"--set {overrides[0]}", "a run is frozen", "set it where you train the recipe"))
-        _go_on(console, create.named_run(root, str(recipe)), dry_run)
+        run = create.named_run(root, str(recipe))
+        _go_on(console, run, run.resolved().suite, dry_run)
         return
     resolved = resolve.resolve(load(recipe, overrides))
     if resolved.base.kind == "hub" or resolved.data.card.source.hub:
@@ -49,19 +51,22 @@ def train(recipe: Path, overrides: Sequence[str], root: Path, dry_run: bool = Fa
     assert known is not None, "what is done is there"
     if older and not dry_run:
         console.print(markup(f"a new run: {', '.join(older[1])} differ from {older[0].name}"), style="dim")
-    _go_on(console, known, dry_run)
+    _go_on(console, known, wanted.resolved.suite, dry_run)
 
 
-def _go_on(console: Console, run: Run, dry_run: bool) -> None:
-    """Do what is left of a run."""
+def _go_on(console: Console, run: Run, suite: ResolvedSuite | None, dry_run: bool) -> None:
+    """Do what is left of a run.
+
+    Args:
+        suite: what it is to be scored on.
+    """
     if dry_run:
         local.prepare(run)
         print(_typed(local.worker_command(run)))  # alone and unwrapped, to be pasted or piped
         return
-    resolved = run.resolved()
-    while place.in_step() and not resolved.trains and lock.is_held(run):
+    while place.in_step() and not run.resolved().trains and lock.is_held(run):
         time.sleep(_LOOK_AGAIN_SECONDS)  # a run that is trained on this base scores it for us
-    if run.is_finished() and is_scored(run, resolved.suite):
+    if run.is_finished() and is_scored(run, suite):
         console.print(f"{markup(run.name)} is finished already; nothing to do")
         _show_result(console, run)
         return

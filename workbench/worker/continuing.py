@@ -16,20 +16,11 @@ from workbench.progress import Progress
 from workbench.recipe import pin
 from workbench.recipe.identity import identity
 from workbench.recipe.resolved import Resolved
-from workbench.runs import create
+from workbench.runs import ingredients
 from workbench.runs.run import Run
 
 _RESOLVED = Run(Path()).resolved_file.name
 _CONDITIONS = "conditions.json"
-_CONTENTS = {
-    "base": "the base's files",
-    "rows": "the rows' files",
-    "card": "the rows' card",
-    "template": "the template's file",
-    "init_from": "the adapter that it starts from",
-    "items": "the suite's items, which rows were dropped for",
-}
-"""Parts of an identity that can change under a run -> in words."""
 _MUST_STAY = ("base.files", "base.tokenizer", "rows", "prepared", "init_from")
 _NOT_OF_TRAINING = ("name", "evaluation", "scoring", "tracking", "git_commit", "versions.lm_eval", "training.preflight")
 """Fields that say nothing of a step. (The code is compared by content: versions.sources.)"""
@@ -56,12 +47,9 @@ def refuse_other_contents(run: Run, resolved: Resolved) -> None:
         RunError: says what changed.
     """
     _, contents = pin.pin(resolved)
-    known = files.read_json(run.identity_file)
-    changed = {place.partition(".")[0] for place in create.differences(known, identity(resolved, contents))}
+    changed = ingredients.changed(files.read_json(run.identity_file), identity(resolved, contents))
     if changed:
-        what = ", ".join(sorted(_CONTENTS.get(part, part) for part in changed))
-        advice = "put it back as it was; or train the recipe anew, which makes another run of what is there now"
-        raise RunError(Problem(run.name, f"changed since the run was made: {what}", advice))
+        raise RunError(ingredients.problem(run, ", ".join(changed)))
 
 
 def now(run: Run, resolved: Resolved, account: Mapping[str, Any]) -> Conditions:

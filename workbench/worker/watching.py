@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from workbench import seals
 from workbench.errors import Problem
 from workbench.launch import local
 from workbench.runs.run import Run
-from workbench.training import checkpoints
 from workbench.worker.stage_lines import Lines
 
 _PAUSE_SECONDS = 0.01
@@ -34,7 +34,7 @@ def first_half(run: Run, base: bool) -> Milestones:
         *([scored] if base else []),
         ("prepare", run.data.exists),
         ("train", lambda: run.metrics.exists() and b"\n" in run.metrics.read_bytes()),
-        ("checkpoint", lambda: any(run.checkpoints.glob(f"*/{checkpoints.SEAL}"))),
+        ("checkpoint", lambda: any(run.checkpoints.glob(f"*/{seals.SEAL}"))),
     ]
 
 
