@@ -49,7 +49,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 def unwritable(path: Path, error: OSError) -> Problem:
     """The problem of a path that could not be written, in words."""
     reason = error.strerror or str(error)
-    advice = "free some space or choose another place with --runs (the cache's: environment variable WORKBENCH_CACHE)"
+    advice = (
+        "free some space or choose another place with --runs (an export's: --out; the cache's: environment variable "
+        "WORKBENCH_CACHE)"
+    )
     return Problem(str(path), f"cannot be written: {reason}", advice)
 
 
