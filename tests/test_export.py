@@ -30,7 +30,7 @@ from transformers import AutoTokenizer
 from workbench import bases, files, llama_cpp
 from workbench.bases import Loading
 from workbench.catalog.bases import bases as catalog_bases
-from workbench.errors import EvaluationError, RunError
+from workbench.errors import BaseError, EvaluationError, RunError
 from workbench.evaluation import agreement, equivalence, passages
 from workbench.evaluation.agreement import Agreement, Asked
 from workbench.evaluation.equivalence import Reference
@@ -547,3 +547,36 @@ def test_a_gguf_file_is_read_back_and_judged(
         assert one["form"] == f"gguf {kind}" and one["agreement"] >= least, outcome.output
         assert outcome.status == (3 if one["verdict"] == "fail" else 0)
         assert list((out / "gguf").glob("*.gguf")) and "FROM ./" in (out / "gguf" / "Modelfile").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen3_moe", "deepseek_v3"])
+def test_gguf_files_of_other_architectures(
+    family: str, converter: None, family_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bench = Bench(family_base(family), METHODS["lora"], tmp_path)
+    bench.fold()
+    for kind, most in (("f32", 1e-12), ("q8_0", 1e-5)):
+        path = tmp_path / f"{kind}.gguf"
+        llama_cpp.convert(llama_cpp.find(kind), bench.merged, path, kind, "tiny")
+        read = replace(bench.loading, directory=bench.merged, gguf=path)
+        if family == "deepseek_v3":  # llama.cpp knows it, transformers' reader does not
+            with pytest.raises(BaseError, match="not supported"):
+                bases.load_model(read)
+        else:
+            assert bench.against(bases.load_model(read)).mean_kl < most
+
+
+def test_what_llama_cpp_says_when_it_refuses_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(llama_cpp.CHECKOUT, str(tmp_path))
+    (tmp_path / "convert_hf_to_gguf.py").write_text("raise NotImplementedError('no such tokenizer')")
+    tools = llama_cpp.find("q8_0")
+    assert tools.quantizer is None
+    with pytest.raises(RunError, match="no such tokenizer"):
+        llama_cpp.convert(tools, tmp_path, tmp_path / "out.gguf", "q8_0", "tiny")
+    with pytest.raises(RunError, match=r"(?s)llama-quantize is neither .* cmake"):
+        llama_cpp.find("q4_k_m")
+    (tmp_path / "build" / "bin").mkdir(parents=True)
+    (tmp_path / "build" / "bin" / "llama-quantize").write_text("")
+    assert llama_cpp.find("q4_k_m").quantizer == tmp_path / "build" / "bin" / "llama-quantize"

@@ -27,7 +27,7 @@ def export(name: str, out: Path | None, gguf: str | None, adapter_only: bool, ro
     run = create.finished_run(root, name)
     asked = Asked(merged=not adapter_only, gguf=gguf.lower() if gguf else None)
     _refuse_nonsense(run, asked)
-    target = (out or root / "exports" / run.name).absolute()
+    target = (out or run.path.parent / "exports" / run.name).absolute()
     console = terminal.console()
     known = _known(target)
     if known is not None and known["made_from"] == exports.made_from(run, asked) and exports.is_whole(target, known):

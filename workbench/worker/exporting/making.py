@@ -13,11 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from workbench import bases, files, llama_cpp, saving
 from workbench.bases import Loading
-from workbench.errors import BaseError, Problem
 from workbench.evaluation.equivalence import Kind
 from workbench.methods import merging, proof, results
 from workbench.runs import exports
@@ -154,17 +151,10 @@ def _as_trained(bench: Bench) -> Any:
 
 
 def _read_gguf(path: Path, loading: Loading) -> Any:
-    """A GGUF file as transformers reads it: its weights, dequantised to fp32.
+    """A GGUF file as transformers reads it, with the merged model's configuration: weights dequantised to fp32.
 
     Raises:
-        BaseError: it does not know the architecture.
+        BaseError: it does not know the architecture, or reads it wrongly.
     """
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                str(path.parent), gguf_file=path.name, dtype=bases.DTYPES["fp32"], local_files_only=True
-            )
-    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise BaseError(Problem(path.name, f"transformers cannot read it back: {reason}")) from None
-    return model.to(loading.device or "cpu").eval()
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
+        return bases.load_model(replace(loading, gguf=path, dtype="fp32"))
