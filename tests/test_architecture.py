@@ -20,6 +20,7 @@ HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "wandb", "trackio",
 HIDDEN_IMPORTS = {
     ("workbench.hub", "huggingface_hub"): "a quarter of a second that a run on local directories need not spend",
     ("workbench.worker.__main__", "workbench.worker.stages"): "the lock and the log come before seconds of imports",
+    ("workbench.worker.export", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.exact", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.generate", "*"): "errors of the imports are told in words; libraries are quietened first",
     ("workbench.worker.show_data", "*"): "errors of the imports are told in words; libraries are quietened first",
@@ -102,7 +103,8 @@ def look(what):
         found[what] = loaded
 
 look("import workbench.cli")
-for module in ("desk", "doctor", "explain", "ledger", "prefetch", "publish", "train", "compare", "pack", "reproduce"):
+for module in ("desk", "doctor", "explain", "export", "ledger", "prefetch", "publish", "train", "compare", "pack",
+               "reproduce"):
     importlib.import_module(f"workbench.verbs.{module}")
     look(f"import workbench.verbs.{module}")
 for arguments, expected in calls:
@@ -125,7 +127,8 @@ def test_the_desk_answers_without_the_heavy_libraries(tmp_path: Path, monkeypatc
     desk = Desk(tmp_path)
     one, two = desk.finished(name="one"), desk.finished("method.rank=8", name="two")
     verbs = ("train", "check", "explain", "schema", "bases", "runs", "show", "compare", "eval", "generate", "data",
-             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "publish", "reproduce", "pack")  # fmt: skip
+             "plan", "targets", "rules", "doctor", "rehearse", "prefetch", "publish", "reproduce", "pack",
+             "export")  # fmt: skip
     calls: list[tuple[list[str], int]] = [(["--help"], 0), *((([verb, "--help"], 0)) for verb in verbs)]
     calls += [
         (["check", str(desk.recipe())], 0),
@@ -162,7 +165,7 @@ def test_help_check_and_runs_need_neither_scipy_nor_pyarrow(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     desk = Desk(tmp_path)
     calls = [(["--help"], 0), (["check", str(desk.recipe())], 0), (["runs"], 0), (["show", desk.run().name], 0)]
-    code = DESK.replace('"train", "compare", "pack", "reproduce"', '"train"')
+    code = DESK.replace('"train", "compare", "pack",\n               "reproduce"', '"train"')
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(["scipy", "pyarrow", "huggingface_hub", "numpy"]), json.dumps(calls)],
         capture_output=True,
@@ -236,6 +239,7 @@ def test_names_meet_tables_in_one_place() -> None:
         "workbench.recipe.architecture",  # what a base is made of: its row, or its own config.json
         "workbench.verbs.desk",  # `workbench bases` and `workbench targets` show the tables themselves
         "workbench.plan.shapes",  # counts a row that it is given
+        "workbench.worker.exporting.facts",  # a card says what the base's licences ask
     }
     assert readers <= allowed
 

@@ -40,6 +40,9 @@ class Loading:
     """torch's name of a device. None: wherever the library that shards the weights wants them first."""
     seed: int = 0
     """Of a random initialisation."""
+    gguf: Path | None = None
+    """A GGUF file to read, dequantised, in place of the directory's weights. (The configuration stays the directory's:
+    transformers takes only a part of it from such a file.)"""
     trust_remote_code: bool = False
 
 
@@ -144,8 +147,10 @@ def _pretrained(loading: Loading, options: dict[str, Any]) -> Any:
             bnb_4bit_compute_dtype=DTYPES[loading.dtype],
             bnb_4bit_quant_storage=_STORAGES[loading.storage],
         )
+    if loading.gguf is not None:
+        options |= {"gguf_file": loading.gguf.name, "config": load_config(loading)}
     model, facts = AutoModelForCausalLM.from_pretrained(
-        str(loading.directory),
+        str(loading.gguf.parent if loading.gguf else loading.directory),
         dtype=DTYPES[loading.dtype],
         device_map={"": loading.device} if loading.device else None,
         use_safetensors=True,

@@ -50,8 +50,8 @@ def unwritable(path: Path, error: OSError) -> Problem:
     """The problem of a path that could not be written, in words."""
     reason = error.strerror or str(error)
     advice = (
-        "free some space or choose another place with --runs "
-        "(of a pack: --out; of the cache: environment variable WORKBENCH_CACHE)"
+        "free some space or choose another place with --runs (of a pack or an export: --out; of the cache: environment "
+        "variable WORKBENCH_CACHE)"
     )
     return Problem(str(path), f"cannot be written: {reason}", advice)
 

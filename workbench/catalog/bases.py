@@ -109,6 +109,10 @@ class LicenceRow(Row):
     spdx: str | None
     commercial_use: bool | Literal["limited"]
     restrictions: list[str]
+    name_begins: str | None = None
+    """What the name of a model that is made from it must begin with."""
+    shows: str | None = None
+    """What must be shown with a model that is made from it."""
     url: str | None
     as_of: str
 

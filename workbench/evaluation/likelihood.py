@@ -38,9 +38,7 @@ def continuation_logprobs(
     The processes of a run take the same batches in turn, and each gets all scores.
     """
     model.eval()
-    order = sorted(range(len(pairs)), key=lambda at: -(len(pairs[at][0]) + len(pairs[at][1])))
-    lengths = [len(context) + len(continuation) for context, continuation in pairs]
-    mine = collective.share(list(_batches(order, lengths, batch_size)))
+    mine = collective.share(batches([len(context) + len(continuation) for context, continuation in pairs], batch_size))
     found: dict[int, Score] = {}
     bar = progress.bar(what, sum(map(len, mine)))
     for chosen in mine:
@@ -51,8 +49,13 @@ def continuation_logprobs(
     return [scores[at] for at in range(len(pairs))]
 
 
-def _batches(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Positions a batch: at most `batch_size`, and few enough tokens for the logits of a large vocabulary to fit."""
+def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Rows a batch, longest first: at most `batch_size`, and few enough tokens for the logits of a large vocabulary to
+    fit."""
+    return list(_cut(sorted(range(len(lengths)), key=lambda at: -lengths[at]), lengths, batch_size))
+
+
+def _cut(order: Sequence[int], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     batch: list[int] = []
     for at in order:
         if batch and (len(batch) == batch_size or lengths[batch[0]] * (len(batch) + 1) > _MOST_TOKENS):
@@ -63,15 +66,28 @@ def _batches(order: list[int], lengths: list[int], batch_size: int) -> Iterator[
         yield batch
 
 
+def windows(start: Sequence[int], ids: Sequence[int], most_tokens: int) -> Iterator[Pair]:
+    """A text's tokens in disjoint windows, each after the start tokens and at most so long with them."""
+    width = most_tokens - len(start)
+    for first in range(0, len(ids), width):
+        yield start, ids[first : first + width]
+
+
+def next_token_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int) -> torch.Tensor:
+    """Logits [rows, width, vocabulary] of rows that are padded on the right."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for at, row in enumerate(rows):
+        ids[at, : len(row)] = torch.tensor(list(row))
+        mask[at, : len(row)] = 1
+    found = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 def _batch(model: Any, pairs: Sequence[Pair], pad_id: int) -> list[Score]:
-    width = max(len(context) + len(continuation) for context, continuation in pairs)
-    ids = torch.full((len(pairs), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(pairs), width), dtype=torch.long)
-    for at, (context, continuation) in enumerate(pairs):
-        length = len(context) + len(continuation)
-        ids[at, :length] = torch.tensor([*context, *continuation])
-        mask[at, :length] = 1
-    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+    logits = next_token_logits(model, [[*context, *continuation] for context, continuation in pairs], pad_id)
     scores = []
     for at, (context, continuation) in enumerate(pairs):
         first = len(context) - 1

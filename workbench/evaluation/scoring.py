@@ -17,7 +17,7 @@ from workbench.data.formats import Message
 from workbench.data.rendering import Renderer
 from workbench.errors import EvaluationError, Problem
 from workbench.evaluation.items import Item
-from workbench.evaluation.likelihood import Pair, continuation_logprobs
+from workbench.evaluation.likelihood import Pair, continuation_logprobs, windows
 from workbench.progress import Progress
 
 Row = dict[str, Any]
@@ -53,9 +53,8 @@ def heldout(task: Heldout, items: Sequence[Item], scorer: Scorer) -> list[Row]:
     for at, item in enumerate(items):
         ids = scorer.renderer.text_ids(item.text)
         refuse_lossy(scorer.renderer, ids, item, task)
-        width = scorer.max_length - len(start)
-        for first in range(0, len(ids), width):
-            pairs.append((start, ids[first : first + width]))
+        for pair in windows(start, ids, scorer.max_length):
+            pairs.append(pair)
             owners.append(at)
     bits, longest = [0.0] * len(items), [0] * len(items)
     for at, pair, score in zip(owners, pairs, _logprobs(scorer, pairs, task.id), strict=True):

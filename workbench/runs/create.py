@@ -128,3 +128,15 @@ def named_run(root: Path, name: str) -> Run:
         raise RunError(Problem(name, f"is no run under {root}", "`workbench runs` lists them"))
     listed = ", ".join(path.name for path in matches[:6])
     raise RunError(Problem(name, f"could be {len(matches)} runs: {listed}", "write more of the name"))
+
+
+def finished_run(root: Path, name: str) -> Run:
+    """The same, of a run that came to its end.
+
+    Raises:
+        RunError: none, several, or one that did not.
+    """
+    run = named_run(root, name)
+    if not run.is_finished():
+        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+    return run

@@ -121,9 +121,7 @@ def _with_base(run: Run) -> list[Run]:
 
 def evaluate(name: str, suite: str, root: Path) -> None:
     """Score a finished run on another suite."""
-    run = create.named_run(root, name)
-    if not run.is_finished():
-        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+    run = create.finished_run(root, name)
     resolve.find_suite(suite, Path.cwd(), "--suite")
     status = local.train(run, "--suite", suite, "--from", str(Path.cwd()))
     if status:
@@ -132,9 +130,7 @@ def evaluate(name: str, suite: str, root: Path) -> None:
 
 def generate(name: str, prompt: str | None, tokens: int, root: Path) -> None:
     """Answer prompts with the run's result and with its base."""
-    run = create.named_run(root, name)
-    if not run.is_finished():
-        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+    run = create.finished_run(root, name)
     prompts = _prompts(prompt)
     with tempfile.TemporaryDirectory() as folder:  # a command line takes only so many bytes
         asked = Path(folder) / "prompts.json"

@@ -24,7 +24,7 @@ from workbench.worker.setup import Bench, device_name, set_up, write_manifest
 
 def score(bench: Bench) -> None:
     """Score the run on the bench's suite, unless that is done."""
-    if bench.suite is None or collective.from_main(lambda: _is_scored(bench, bench.run)):
+    if bench.suite is None or collective.from_main(lambda: is_scored(bench, bench.run)):
         return
     model = results.load(bench.loading, bench.run.adapter if bench.resolved.trains else None)
     _score_model(bench, bench.run, model)
@@ -37,7 +37,7 @@ def score_base(bench: Bench) -> None:
     resolved = base_reference(bench.resolved)
     _, contents = pin.pin(resolved)
     base_run = collective.from_main(lambda: create.open_run(bench.run.path.parent, resolved, contents))
-    if collective.from_main(lambda: _is_scored(bench, base_run)):
+    if collective.from_main(lambda: is_scored(bench, base_run)):
         return
     with contextlib.ExitStack() as stack:
         if not collective.from_main(lambda: _taken(base_run, stack)):
@@ -60,7 +60,7 @@ def _taken(run: Run, stack: contextlib.ExitStack) -> bool:
     return True
 
 
-def _is_scored(bench: Bench, run: Run) -> bool:
+def is_scored(bench: Bench, run: Run) -> bool:
     """Whether the run's scores are those of these items under these conditions."""
     assert bench.suite is not None
     path = run.results(bench.suite.name)
