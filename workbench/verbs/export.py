@@ -111,7 +111,7 @@ def _table(report: Mapping[str, Any]) -> Table:
         numbers = ("-", "-", "-")
         if "tokens" in one:
             numbers = (f"{one['agreement']:.2%}", f"{one['mean_kl']:.1e}", f"{one['largest_kl']:.1e}")
-        scores = ", ".join(f"{task['task']} {task['difference']:+.4f} {task['word']}" for task in one["differences"])
+        scores = ", ".join(f"{task['task']} {task['difference']:+z.4f} {task['word']}" for task in one["differences"])
         colour = "green" if one["verdict"] == "pass" else "red" if one["shipped"] else "yellow"
         verdict = one["verdict"] if one["shipped"] else f"{one['verdict']} (not shipped)"
         table.add_row(markup(one["form"]), *numbers, markup(scores or "-"), f"[{colour}]{verdict}[/]")

@@ -68,7 +68,7 @@ def table(found: Mapping[str, Any]) -> str:
             if "tokens" in one
             else "- | - | -"
         )
-        scores = ", ".join(f"{task['task']} {task['difference']:+.4f}" for task in one["differences"]) or "-"
+        scores = ", ".join(f"{task['task']} {task['difference']:+z.4f}" for task in one["differences"]) or "-"
         verdict = one["verdict"].upper() if one["shipped"] else f"{one['verdict']} (not shipped)"
         lines.append(f"| {one['form']} | {numbers} | {scores} | {verdict} |")
     return "\n".join(lines)
