@@ -167,10 +167,10 @@ def _limits(kind: Kind, reference: Reference) -> tuple[float | None, float | Non
 
 
 def _in_words(one: Difference) -> str:
-    low, high = (f"{end:+.4f}" if end is not None else "?" for end in (one.low90, one.high90))
+    low, high = (f"{end:+z.4f}" if end is not None else "?" for end in (one.low90, one.high90))
     inside = {"equivalent": "inside", "different": "not inside", "unresolved": "not inside"}[one.word]
     few = "; nothing shows a difference, the items are too few to exclude one" if one.word == "unresolved" else ""
     return (
-        f"{one.task} {one.word}: {one.metric} {one.difference:+.4f}, 90 % interval [{low}, {high}] {inside} "
+        f"{one.task} {one.word}: {one.metric} {one.difference:+z.4f}, 90 % interval [{low}, {high}] {inside} "
         f"±{one.margin:g} over {one.items:,} items{few}"
     )

@@ -118,7 +118,7 @@ def _tasks(tasks: list[dict[str, Any]]) -> Table:
             f"{was['value']:.4f}",
             _ends(was, ""),
             f"{task['reproduced']:.4f}",
-            f"{apart['value']:+.4f}",
+            f"{apart['value']:+z.4f}",
             _ends(apart, "+"),
             "[green]inside[/green]" if task["inside"] else "[red]outside[/red]",
         )
