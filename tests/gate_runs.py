@@ -30,7 +30,7 @@ from workbench.plan.cost import Work, training_flops
 from workbench.recipe import pin, resolve
 from workbench.recipe.load import load
 from workbench.recipe.resolved import Resolved
-from workbench.runs import create
+from workbench.runs import create, soundness
 from workbench.runs.run import Run
 from workbench.worker.finishing import finish
 
@@ -157,8 +157,8 @@ class Making:
             files.write_json(self.run.data, self._account)
             files.write_jsonl(self.run.metrics, self._steps)
             self._save()
-            proof = {"places": 4, "trained_parameters": self._trained, "saved_against_memory": 0.0}
-            files.write_json(self.run.proof, proof)
+            proof = {"places": 4, "moved": 4, "trained_parameters": self._trained, "saved_against_memory": 0.0}
+            files.write_json(self.run.proof, proof | {"files": soundness.result_files(self.run)})
 
     def _manifest(self) -> dict[str, Any]:
         resolved, recipe = self.resolved, self.resolved.recipe
@@ -260,6 +260,7 @@ class Making:
         }  # fmt: skip
         parameters = {"trainable": self._trained, "total": 10**6 + self._trained}
         files.write_json(self.run.training, {"parameters": parameters, "work": asdict(work), "proof": {}, "cost": cost})
+        files.write_text(self.run.probe, "what the trained model answered")
         files.write_text(self.run.adapter / "adapter_config.json", "{}")
         files.write_text(self.run.adapter / "adapter_model.safetensors", f"trained by {self.run.name}")
 

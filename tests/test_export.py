@@ -354,7 +354,7 @@ def test_a_second_export_finds_the_first_and_replaces_another(workbench: Workben
     outcome, _ = export(workbench, run)
     assert outcome.status == 0 and "is exported already" in outcome.output and "pass" in outcome.output
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    (out / "merged" / "model.safetensors").write_bytes(b"damaged")
+    (out / "merged" / "model.safetensors").unlink()
     outcome, _ = export(workbench, run)
     assert outcome.status == 0 and "already" not in outcome.output
     assert (out / "merged" / "model.safetensors").stat().st_size > 1000
@@ -374,6 +374,49 @@ def test_what_no_export_wrote_is_left_alone(workbench: Workbench, room: Path, tm
     (out / "notes.txt").write_text("mine")
     outcome, _ = export(workbench, run, "--out", str(out))
     assert outcome.status == 2 and "notes.txt" in outcome.output and (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    card = out / "adapter" / "README.md"
+    card.write_text(card.read_text() + "\n## What I found\n")
+    outcome, _ = export(workbench, run, "--out", str(out))
+    assert outcome.status == 2 and "adapter/README.md" in outcome.output and "What I found" in card.read_text()
+
+
+def test_only_what_the_run_wrote_is_shipped(workbench: Workbench, room: Path, tmp_path: Path) -> None:
+    run = trained(workbench, room)
+    (run.adapter / ".env").write_text("HF_TOKEN=hf_planted")
+    try:
+        (tmp_path / "larger").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "larger")
+        outcome, out = export(workbench, run, "--out", str(tmp_path / "link"), "--adapter-only")
+    finally:
+        (run.adapter / ".env").unlink()
+    assert outcome.status == 0, outcome.output
+    assert (tmp_path / "link").is_symlink()
+    found = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.name for path in found} >= {"adapter_model.safetensors", "README.md"}
+    assert ".env" not in {path.name for path in found}
+    assert {path.stat().st_mode & 0o777 for path in found} == {(tmp_path / "larger").stat().st_mode & 0o666}
+
+
+def test_a_secret_in_the_recipe_does_not_leave_in_a_card(
+    workbench: Workbench, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(workbench, room, "data.system=the cat says hf_planted_in_words", "evaluation.base=false")
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_in_words")
+    outcome, out = export(workbench, run, "--adapter-only")
+    assert outcome.status == 2 and "adapter/README.md: holds a secret" in outcome.output, outcome.output
+    assert "hf_planted" not in outcome.output and not out.exists()
+
+
+def test_a_base_that_changed_since_is_told(workbench: Workbench, room: Path, small_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    files.write_json(path, files.read_json(path) | {"rms_norm_eps": 1e-4})  # another base than other tests train
+    run = trained(workbench, room, f"base.name={tmp_path / 'base'}", "evaluation.base=false")
+    files.write_json(path, files.read_json(path) | {"rms_norm_eps": 0.1})
+    outcome, out = export(workbench, run)
+    assert outcome.status == 2 and "changed since the run was made: the base's files" in outcome.output
+    assert not out.exists()
 
 
 def test_what_cannot_be_exported_is_said_before_anything_starts(
@@ -394,6 +437,10 @@ def test_what_cannot_be_exported_is_said_before_anything_starts(
     assert outcome.status == 2 and "convert_hf_to_gguf.py" in outcome.output and "LLAMA_CPP" in outcome.output
     outcome, _ = export(workbench, run, "--gguf", "q8")
     assert outcome.status == 2 and "did you mean 'q8_0'" in outcome.output
+    outcome, _ = export(workbench, run, "--gguf", "")
+    assert outcome.status == 2 and "--gguf" in outcome.output
+    outcome, _ = export(workbench, run, "--out", str(run.adapter / "mine"))
+    assert outcome.status == 2 and "in the run's own directory" in outcome.output
     outcome, _ = export(workbench, run, "--gguf", "q8_0", "--adapter-only")
     assert outcome.status == 2 and "merged model" in outcome.output
 

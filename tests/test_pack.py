@@ -432,10 +432,19 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
 
 
 HOSTILE: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], dict[str, bytes], str]] = {
-    "upwards": ([(entry("../out"), b"x")], {"../out": b"x"}, "leads out of the folder"),
-    "inside upwards": ([(entry("a/../../out"), b"x")], {"a/../../out": b"x"}, "leads out of the folder"),
-    "absolute": ([(entry("/etc/out"), b"x")], {"/etc/out": b"x"}, "leads out of the folder"),
-    "backwards": ([(entry("..\\out"), b"x")], {"..\\out": b"x"}, "leads out of the folder"),
+    "another name of the same file": (
+        [(entry("a"), b"x"), (entry("./a"), b"y")],
+        {"a": b"x", "./a": b"y"},
+        "is no plain name of a file",
+    ),
+    "upwards": ([(entry("../out"), b"x")], {"../out": b"x"}, "is no plain name of a file"),
+    "inside upwards": (
+        [(entry("a/../../out"), b"x")],
+        {"a/../../out": b"x"},
+        "is no plain name of a file",
+    ),
+    "absolute": ([(entry("/etc/out"), b"x")], {"/etc/out": b"x"}, "is no plain name of a file"),
+    "backwards": ([(entry("..\\out"), b"x")], {"..\\out": b"x"}, "is no plain name of a file"),
     "a link": ([(entry("a", tarfile.SYMTYPE, "/etc/passwd"), b"")], {"a": b""}, "is no plain file"),
     "a hard link": ([(entry("a", tarfile.LNKTYPE, "PACK.json"), b"")], {"a": b""}, "is no plain file"),
     "a device": ([(entry("a", tarfile.CHRTYPE), b"")], {"a": b""}, "is no plain file"),

@@ -133,6 +133,7 @@ def test_a_task_outside_its_interval_is_told_with_status_3(place: Path, workbenc
     run = original(place)
     for key, value in (("value", 9.0), ("low", 8.5), ("high", 9.5)):
         edit(run.results("words"), "tasks", "texts", key, to=value)
+        edit(run.status, "scores", "words/texts", key, to=value)
     said = go(workbench, run, 3).output
     found = files.read_json(again(place).reproduction)
     assert not found["inside"] and [task["inside"] for task in found["tasks"]] == [True, False]
@@ -185,10 +186,12 @@ def test_without_a_suite_the_bytes_decide(place: Path, workbench: Workbench) -> 
     run = train(workbench, place / "small.yaml", place / "runs", "target.threads=1", "seed=4", "evaluation.suite=")
     go(workbench, run)
     (copy,) = (place / "runs").glob("small-*-s4-r1")
-    weights = run.adapter / "adapter_model.safetensors"
+    weights = Run(copy).adapter / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    assert "is not what was proved" in go(workbench, run, 2).output
+    edit(Run(copy).proof, "files", weights.name, to=fingerprint.of_file(weights))  # as if it had come out so
     said = go(workbench, run, 3).output
     assert not files.read_json(Run(copy).reproduction)["inside"]
     assert "no interval" in said and "although nothing that is recorded differs" in said

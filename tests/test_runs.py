@@ -504,12 +504,15 @@ def test_a_place_that_cannot_be_written_is_said_and_keeps_what_it_held(tmp_path:
     (tmp_path / "file").write_text("held")
     assert "x: cannot be written: " in said(lambda: files.write_text(tmp_path / "file" / "x", "new"))
     (tmp_path / "folder").mkdir()
-    assert "cannot be written: Is a directory" in said(lambda: files.write_text(tmp_path / "folder", "new"))
+    assert "folder: is there, and is no plain file" in said(lambda: files.write_text(tmp_path / "folder", "new"))
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: is there, and is no plain file" in said(lambda: files.write_text(tmp_path / "pipe", "new"))
+    assert (tmp_path / "pipe").is_fifo()
     assert "cannot be written" in said(lambda: files.write_text(tmp_path / ("x" * 300), "new"))
     assert "cannot be written" in said(lambda: files.append_line(tmp_path / "none" / "x", {}))
     with pytest.raises(RunError, match="cannot be written"), files.whole_directory(tmp_path / "file" / "x"):
         pass
-    assert left_in(tmp_path) == ["file", "folder"]
+    assert left_in(tmp_path) == ["file", "folder", "pipe"]
     assert (tmp_path / "file").read_text() == "held"
 
 

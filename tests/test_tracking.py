@@ -236,6 +236,10 @@ def test_disabled_is_as_if_nothing_was_asked(workbench: Callable[..., Outcome], 
         (("shown", "--set", "method.rank=8"), "method"),
         (("shown", "--set", "tracking.wandb.projekt=x"), "project"),
         (("shown", "--set", "tracking.wandb.mode=onlin"), "online"),
+        (("shown", "--set", "tracking.wandb.mode=disabled"), "no other tracker is named"),
+        (("shown", "--set", "tracking.wandb.project=a/b"), "tracking.wandb.project"),
+        (("shown", "--set", "tracking.wandb.tags=[a, '']"), "tracking.wandb.tags"),
+        (("shown", "--set", "tracking.mlflow.uri=gopher://x"), "MLflow"),
     ],
 )
 def test_what_cannot_be_published_is_said(

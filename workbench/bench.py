@@ -16,7 +16,7 @@ from types import FrameType
 from rich.console import Console
 from rich.text import Text
 
-from workbench.errors import ExitStatus, StopSignal, UserError, WorkbenchError
+from workbench.errors import ExitStatus, Problem, StopSignal, UserError, WorkbenchError
 from workbench.visible import visible
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
@@ -121,8 +121,7 @@ def _ended(act: Callable[[], None]) -> int:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        console.print(visible(f"{error.filename or 'a file'}: {error.strerror or error}"), markup=False, style="red")
-        _LOG.error("%s", error)
+        report(console, UserError(Problem(str(error.filename or "a file"), error.strerror or str(error))))
         return int(ExitStatus.USER)
     except Exception:  # noqa: BLE001 - the last place where a defect of ours can be told
         traceback.print_exc(file=sys.stderr)

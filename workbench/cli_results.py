@@ -67,7 +67,7 @@ def pack(
     from workbench.verbs import pack as verb
 
     if check is not None:
-        verb.check(check)
+        verb.check(check, names or [])
     else:
         verb.pack(names or [], set_ or [], out, runs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -34,6 +35,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path)
     try:
+        if path.exists() and not path.is_file():  # the renaming would put a device or a pipe out of the world
+            raise RunError(Problem(str(path), "is there, and is no plain file", "name another file"))
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         yield temporary
@@ -48,11 +51,17 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> Problem:
     """The problem of a path that could not be written, in words."""
-    reason = error.strerror or str(error)
     advice = (
-        "free some space or choose another place with --runs (of a pack or an export: --out; of the cache: environment "
-        "variable WORKBENCH_CACHE)"
+        "choose another place with --runs (of a pack or an export: --out; of the cache: environment variable "
+        "WORKBENCH_CACHE)"
     )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = f"free some space, or {advice}"
+    reason = error.strerror or str(error)
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a tree: each file with its reason
+        reason = str(error.args[0][0][-1])
+    elif error.errno is None:  # numpy's words
+        reason += " (is the disk full?)"
     return Problem(str(path), f"cannot be written: {reason}", advice)
 
 
@@ -61,8 +70,8 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of indented JSON. NaN and infinity are refused: they are not JSON."""
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_bytes` of an indented JSON object. NaN and infinity are refused: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -97,39 +106,70 @@ def _whole_lines_bytes(stream: BinaryIO) -> int:
     return 0
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file written by `write_json`.
+class _Object(dict[str, Any]):
+    """An object of a file of ours. A key that is not there is damage of the file, and no defect of who asks for it."""
+
+    def __init__(self, values: Mapping[str, Any], place: str) -> None:
+        super().__init__(values)
+        self._place = place
+
+    def __missing__(self, key: str) -> Any:
+        raise RunError(Problem(self._place, f"is damaged: it has no {key!r}", DAMAGED))
+
+
+DAMAGED = "put it back as it was, or remove what it belongs to and make that again"
+"""What to do about a damaged file, where nothing more is known of it."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file written by `write_json`.
 
     Raises:
-        RunError: the file is missing or is not JSON.
+        RunError: the file is missing or holds no JSON object; also when a key is asked of it that it does not have.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
-        raise RunError(Problem(str(path), f"cannot be read: {error.strerror}")) from error
-    except ValueError as error:
-        raise RunError(Problem(str(path), f"is damaged: {error}", "remove the run and train it again")) from error
+        raise RunError(Problem(str(path), f"cannot be read: {error.strerror}", DAMAGED)) from error
+    return _object(content, str(path))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSONL file, none where there is no file; a torn last line (a crash while appending) is left out.
 
     Raises:
-        RunError: a line is not JSON.
+        RunError: the file cannot be read, or a line is no JSON object; also when a row is asked for a key that it does
+            not have.
     """
-    if not path.exists():
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                yield read_row(line, f"{path}:{number}")
+    except FileNotFoundError:
         return
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RunError(Problem(f"{path}:{number}", f"is damaged: {error}")) from error
-            if not isinstance(row, dict):
-                raise RunError(Problem(f"{path}:{number}", "is damaged: not an object"))
-            yield row
+    except OSError as error:
+        raise RunError(Problem(str(path), f"cannot be read: {error.strerror}", DAMAGED)) from error
+
+
+def read_row(line: bytes, place: str) -> dict[str, Any]:
+    """One line of a JSONL file.
+
+    Raises:
+        RunError: as `read_jsonl`.
+    """
+    return _object(line, place)
+
+
+def _object(content: bytes, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RunError(Problem(place, f"is damaged: {error}", DAMAGED)) from error
+    if not isinstance(value, dict):
+        raise RunError(Problem(place, "is damaged: it holds no JSON object", DAMAGED))
+    return _Object(value, place)
 
 
 @contextlib.contextmanager
@@ -150,8 +190,10 @@ def whole_directory(path: Path, keep: bool = False) -> Iterator[Path]:
         raise RunError(unwritable(temporary, error)) from error
     try:
         yield temporary
+        mode = temporary.stat().st_mode & 0o666  # what the user's mask leaves; libraries write weights for us alone
         for file in temporary.rglob("*"):
             if file.is_file():
+                file.chmod(mode)
                 flush(file)
         if path.exists() and not keep:
             shutil.rmtree(path)
@@ -161,13 +203,16 @@ def whole_directory(path: Path, keep: bool = False) -> Iterator[Path]:
             if not (keep and path.exists()):
                 raise
     except OSError as error:
+        about = Path(error.filename or path)
+        if not (about.is_relative_to(temporary) or about.is_relative_to(path)):
+            raise  # something else could not be read
         raise RunError(unwritable(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{_leftover_prefix(path)}{os.getpid()}")
+    return path.parent / f"{_leftover_prefix(path)}{os.getpid()}"
 
 
 def _leftover_prefix(path: Path) -> str:

@@ -78,7 +78,9 @@ def convert(tools: Tools, model: Path, target: Path, kind: str, title: str) -> N
     _call([sys.executable, str(tools.converter), str(model), *asked])
     if tools.quantizer:
         _call([str(tools.quantizer), str(plain), str(target), kind.upper()])
-        plain.unlink()
+        plain.unlink(missing_ok=True)
+    if not target.is_file():
+        raise RunError(Problem("--gguf", "llama.cpp wrote no file, and did not say why", "export without --gguf"))
     files.flush(target)
 
 

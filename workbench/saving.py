@@ -49,6 +49,4 @@ def told(path: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _TORCH_WRITER):
             raise
         reason = str(error).splitlines()[0][:200]
-        raise RunError(
-            Problem(str(path), f"cannot be written: {reason}", "is the disk full? the same command goes on from here")
-        ) from error
+        raise RunError(Problem(str(path), f"cannot be written: {reason}", "is the disk full?")) from error

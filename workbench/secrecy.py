@@ -7,12 +7,12 @@ import os
 import re
 import shlex
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench import hub
-from workbench.errors import Problem
+from workbench.errors import Problem, RunError
 
 NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 """What names of variables that hold secrets contain."""
@@ -53,6 +53,24 @@ class Search:
             if secret not in self.found and any(form in text for form in secret.forms)
         ]
         self._end = text[max(0, len(text) - self._overlap) :]
+
+
+def refuse(paths: Iterable[Path], named: Callable[[Path], str]) -> None:
+    """Refuse files that hold a secret of this machine.
+
+    Args:
+        named: what a file is called in the message.
+
+    Raises:
+        RunError: names every one.
+    """
+    secrets, problems = known(), []
+    for path in paths:
+        search = Search(secrets)
+        search.look(path.read_bytes())
+        problems += [problem(named(path), secret) for secret in search.found]
+    if problems:
+        raise RunError(problems)
 
 
 def problem(place: str, secret: Secret) -> Problem:

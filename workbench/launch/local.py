@@ -101,7 +101,7 @@ def ended_by(who: str, number: int) -> str:
         signal.SIGBUS: " (a lost mount, or a full disk, under a file that was being read?)",
     }
     name = signal.Signals(number)
-    return f"{who} was ended by {name.name}{hints.get(name, '')}; the same command goes on from the last checkpoint"
+    return f"{who} was ended by {name.name}{hints.get(name, '')}; the same command does what is left"
 
 
 def prepare(run: Run) -> None:

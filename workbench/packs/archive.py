@@ -154,8 +154,9 @@ def check(path: Path, read: Read) -> Checked:
         with gzip.open(path, "rb") as packed:
             with tarfile.open(fileobj=packed, mode="r|") as archive:
                 found = _held_against_the_list(path, archive, read)
-            while packed.read(_BLOCK_BYTES):  # the checksum of the whole stands at its end
-                pass
+            while rest := packed.read(_BLOCK_BYTES):  # the checksum of the whole stands at its end
+                if rest.strip(b"\0"):
+                    raise tarfile.TarError("there is more after its end")
             return found
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RunError(Problem(str(path), f"is damaged, or no pack: {error}", "get it again")) from None
@@ -189,7 +190,7 @@ def _flaw(
 ) -> str | None:
     """What is wrong with a member."""
     if not is_safe(entry.name):
-        return "leads out of the folder that the pack is unpacked into"
+        return "is no plain name of a file inside the folder that the pack is unpacked into"
     if not entry.isreg():
         return "is no plain file"
     if known is None:
@@ -208,6 +209,8 @@ def _flaw(
 
 
 def is_safe(name: str) -> bool:
-    """Whether a member's name stays inside the folder that it is unpacked into, on any system."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\\0\n")
+    """Whether a member's name stays inside the folder that it is unpacked into, on any system, and is written in the
+    one way that leaves no second name for the same file."""
+    path = PurePosixPath(name)
+    inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return inside and str(path) == name and not set(name) & set("\\\0\n")

@@ -23,7 +23,7 @@ from workbench.recipe import inputs as fetched
 from workbench.recipe import load as recipes
 from workbench.recipe import pin, resolve
 from workbench.recipe.resolved import Resolved
-from workbench.runs import ingredients, ledger, manifest
+from workbench.runs import ingredients, ledger, manifest, soundness
 from workbench.runs.places import MANIFEST, moved_path
 from workbench.runs.planned import planned
 from workbench.runs.run import Run
@@ -81,6 +81,7 @@ def made(asked: Asked) -> Pack:
     inputs = _inputs(asked)
     runs = run_files.with_what_they_need([*named, *map(Run, sorted(inputs.starts))])
     run_files.refuse_running(runs)
+    soundness.refuse_damaged(run for run in runs if run.is_finished())
     recipes_ = {f"{INPUTS}/{run.name}.yaml": run.recipe_file for run in asked.runs}
     layout = layouts.lay_out(inputs, [run.path for run in runs], recipes_)
     for run, resolved in [(run, one.planned.resolved) for one, run in asked.planned if run is not None] + [

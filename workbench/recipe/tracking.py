@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from workbench.recipe.section import Flag, Section
 
+Said = Annotated[str, Field(min_length=1)]
+"""A text that says something."""
+
 
 class Wandb(Section):
     """Weights & Biases."""
 
-    project: str = "workbench"
+    project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "workbench"
     """Project the run appears in."""
-    entity: str | None = None
+    entity: Said | None = None
     """User or team; None: the account's default."""
-    group: str | None = None
+    group: Said | None = None
     """Group in the project's table; None: the recipe's (or arm's) name, so that the seeds of one stand together."""
-    tags: list[str] = Field(default_factory=list)
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default_factory=list)
     """Tags of the run, before those that say its base, method, target and suite."""
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online where a key is set up and HF_HUB_OFFLINE is not, else offline (kept in the run's directory)."""
@@ -29,25 +32,25 @@ class Wandb(Section):
 class Trackio(Section):
     """trackio: a dashboard on this machine, without an account (`trackio show`)."""
 
-    project: str = "workbench"
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "workbench"
     """Project the run appears in."""
-    directory: str | None = None
+    directory: Said | None = None
     """Where its database is, on a disk of this machine. None: TRACKIO_DIR, else `trackio` beside the runs."""
 
 
 class Tensorboard(Section):
     """TensorBoard event files (`tensorboard --logdir DIRECTORY`)."""
 
-    directory: str | None = None
+    directory: Said | None = None
     """Where they are written, a folder a run. None: `tensorboard` beside the runs."""
 
 
 class Mlflow(Section):
     """MLflow: parameters and metrics of every run."""
 
-    experiment: str = "workbench"
+    experiment: Said = "workbench"
     """Experiment the run appears in."""
-    uri: str | None = None
+    uri: Said | None = None
     """Tracking server (`http://...`), folder (`./mlruns`), or database (`sqlite:///...`, which needs sqlalchemy and
     alembic). None: MLFLOW_TRACKING_URI, else the folder `mlruns` beside the runs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,8 +111,9 @@ def named_run(root: Path, name: str) -> Run:
     Raises:
         RunError: none, or several.
     """
+    lists = "`workbench runs` lists them" if root == Path("runs") else f"`workbench runs --runs {root}` lists them"
     if not name.strip():  # every name begins with it: `runs rm "$UNSET"` would remove whatever is alone there
-        raise RunError(Problem("run", "its name is empty", "`workbench runs` lists them"))
+        raise RunError(Problem("run", "its name is empty", lists))
     direct = Path(name)
     if (direct / "resolved.json").is_file():
         return Run(direct.resolve())
@@ -122,10 +124,15 @@ def named_run(root: Path, name: str) -> Run:
     matches = sorted(path for path in begins if (path / "resolved.json").is_file())
     whole = [path for path in matches if NAME_ENDING.fullmatch(path.name[len(name) :])]
     matches = whole or matches  # the recipe's whole name goes before names that only begin like it
+    made_first = [path for path in matches if not Run(path).origin.exists()]
+    matches = made_first if len(made_first) == 1 else matches  # and a run before its own reproductions
     if len(matches) == 1:
         return Run(matches[0])
     if not matches:
-        raise RunError(Problem(name, f"is no run under {root}", "`workbench runs` lists them"))
+        known = sorted({path.parent.name for path in root.glob("*/resolved.json")})
+        near = difflib.get_close_matches(name, [NAME_ENDING.sub("", one) for one in known] + known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise RunError(Problem(name, f"is no run under {root}", f"{guess}{lists}"))
     listed = ", ".join(path.name for path in matches[:6])
     raise RunError(Problem(name, f"could be {len(matches)} runs: {listed}", "write more of the name"))
 
@@ -138,5 +145,5 @@ def finished_run(root: Path, name: str) -> Run:
     """
     run = named_run(root, name)
     if not run.is_finished():
-        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.path} finishes it"))
     return run

@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench import files, fingerprint
 from workbench.errors import RunError
+from workbench.runs import soundness
 from workbench.runs.run import Run
 
 REPORT = "equivalence.json"
@@ -29,7 +30,7 @@ def made_from(run: Run, asked: Asked) -> dict[str, Any]:
     return {
         "run": run.name,
         "asked": asdict(asked),
-        "result": fingerprint.of_files((path for path in run.adapter.iterdir() if path.is_file()), run.adapter),
+        "result": soundness.result_files(run),
         "scores": {suite: fingerprint.of_file(run.results(suite)) for suite in run.suites()},
     }
 
@@ -55,5 +56,5 @@ def is_whole(folder: Path, report: dict[str, Any]) -> bool:
 
 
 def foreign(folder: Path, report: dict[str, Any]) -> list[str]:
-    """Files that no export wrote."""
-    return sorted(contents(folder).keys() - report["files"].keys())
+    """Files that no export wrote, or not as they are now."""
+    return sorted(name for name, _ in contents(folder).items() - report["files"].items())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from workbench import files
-from workbench.errors import Problem, UserError
+from workbench.errors import Problem, RunError, UserError
 from workbench.recipe import pin
 from workbench.recipe.resolved import Resolved
 from workbench.runs import create
@@ -35,10 +35,26 @@ def problem(run: Run, what: str) -> Problem:
     return Problem(run.name, f"changed since the run was made: {what}", advice)
 
 
-def problems(run: Run) -> list[Problem]:
-    """Everything that a run was made of and that is not there, or is not what it was."""
+def refuse_another_base(run: Run) -> None:
+    """Refuse a run whose base is not there, or is not what it was.
+
+    Raises:
+        RunError: that is so.
+    """
+    if found := problems(run, ("base",)):
+        raise RunError(found)
+
+
+def problems(run: Run, parts: Container[str] = frozenset(_WORDS)) -> list[Problem]:
+    """Everything that a run was made of and that is not there, or is not what it was.
+
+    Args:
+        parts: of the identity; others are not looked at.
+    """
     known, found = files.read_json(run.identity_file), []
     for part, look in _looks(run.resolved()):
+        if part not in parts:
+            continue
         try:
             if look() != known.get(part):
                 found.append(problem(run, _WORDS[part]))

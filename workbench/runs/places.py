@@ -24,8 +24,9 @@ def here(folder: Path, resolved: dict[str, Any]) -> dict[str, Any]:
     places = files.read_json(top / MANIFEST)["places"] if (top / MANIFEST).is_file() else {}
     here_ = {str(top): str(top)}  # a pack may lie inside the very folder that it was made of
     values: dict[str, Any] = moved(resolved, {was: str(top / now) for was, now in places.items()} | here_)
-    if values["base"]["row"] == "embedded":
-        values["base"]["location"] = str(resources.embedded_base())
+    base = values.get("base")
+    if isinstance(base, dict) and base.get("row") == "embedded":
+        base["location"] = str(resources.embedded_base())
     return values
 
 

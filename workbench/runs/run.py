@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from workbench import files
+from workbench.errors import Problem, RunError
 from workbench.recipe.resolved import Resolved
 from workbench.runs import places
 
@@ -202,9 +205,18 @@ class Run:
         return self.status.exists()
 
     def resolved(self) -> Resolved:
-        """The resolved recipe, with the places where what it names lies now."""
+        """The resolved recipe, with the places where what it names lies now.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
         values = places.here(self.path.absolute(), files.read_json(self.resolved_file))
-        return Resolved.model_validate(values, strict=False)
+        try:
+            return Resolved.model_validate(values, strict=False)
+        except ValidationError as error:
+            first = error.errors()[0]
+            found = f"is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise RunError(Problem(str(self.resolved_file), found, files.DAMAGED)) from error
 
     def note_attempt(self, event: str, **facts: Any) -> None:
         """Append a start or an end, with its reason, to attempts.jsonl."""

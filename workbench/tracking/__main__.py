@@ -44,7 +44,7 @@ def main() -> int:
             signal.signal(number, signal.SIG_IGN)
 
     def work() -> None:
-        tracker = Worded(make(kind, job["settings"], live, Path(job["root"])), NAMES[kind])
+        tracker = Worded(lambda: make(kind, job["settings"], live, Path(job["root"])), NAMES[kind])
         runs = [(Run(Path(one["path"])), Placement(one["study"], one["arm"])) for one in job["runs"]]
         if live:
             _show(kind, *runs[0], tracker, live)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workbench import files
 from workbench.runs import walk
 from workbench.runs.run import Run
 from workbench.tracking import record, study_record
@@ -33,7 +33,7 @@ class Tail:
             return
         whole = content[: content.rfind(b"\n") + 1]
         self._at += len(whole)
-        yield from (json.loads(line) for line in whole.splitlines())
+        yield from (files.read_row(line, str(self._path)) for line in whole.splitlines())
 
 
 def follow(run: Run, place: Placement, tracker: Tracker, ended: Callable[[], bool], notes: Notes) -> None:

@@ -9,9 +9,10 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-# both are read when the package is imported; without the second it takes no folder, which is all that it can write
-# without sqlalchemy
+# read when the package is imported; without the second it takes no folder, which is all that it can write without
+# sqlalchemy
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its seven take five minutes where no server answers
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException

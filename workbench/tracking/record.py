@@ -11,7 +11,7 @@ from urllib.parse import quote
 from workbench import __version__, files, fingerprint
 from workbench.recipe.identity import identity_hash
 from workbench.recipe.resolved import Resolved, ResolvedBase
-from workbench.runs import walk
+from workbench.runs import soundness, walk
 from workbench.runs.run import Run
 from workbench.tracking import vocabulary
 
@@ -243,8 +243,8 @@ def _artifacts(run: Run, resolved: Resolved) -> list[Artifact]:
         where = _hub(f"datasets/{place.hub}", data["revision"]) if place.hub else _local("data", data["card"])
         found.append(Artifact(f"data-{plain(data['card'])}", "dataset", data, reference=where, used=True))
     if run.adapter.exists():
-        weights = {path.name: path for path in sorted(run.adapter.iterdir()) if path.is_file()}
-        hashes = fingerprint.of_files(weights.values(), run.adapter)
+        hashes = soundness.result_files(run)
+        weights = {name: run.adapter / name for name in hashes}
         facts = {
             "base": base["location"] if resolved.base.kind == "hub" else _base_name(resolved),
             "base_revision": base["revision"],

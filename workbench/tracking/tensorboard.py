@@ -37,6 +37,8 @@ class TensorboardTracker:
     def __init__(self, settings: Tensorboard, root: Path) -> None:
         self._directory = Path(settings.directory or root / "tensorboard")
         self._events: Any = None
+        self._before: list[Path] = []
+        """Earlier records of the run."""
 
     @property
     def address(self) -> str:
@@ -44,11 +46,10 @@ class TensorboardTracker:
         return f"tensorboard --logdir {self._directory}"
 
     def start(self, opening: Opening) -> int:
-        """Put away an earlier record of the run, and say what it is."""
+        """Say what the run is. An earlier record of it stays until this one is whole."""
         folder = self._directory / opening.id
         folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob(f"{_PREFIX}.*"):
-            earlier.unlink()
+        self._before = sorted(folder.glob(f"{_PREFIX}.*"))
         # TensorFlow's own writer, where that is installed, is not asked: importing it takes longer than most runs
         self._events = RecordWriter((folder / f"{_PREFIX}.{time.time():.6f}").open("wb"))
         self._write(Event(file_version=_VERSION))
@@ -73,6 +74,8 @@ class TensorboardTracker:
             ended = HParamsPluginData(session_end_info=SessionEndInfo(status=STATUS_SUCCESS, end_time_secs=time.time()))
             self._summary(0, _ending(ended))
         self._events.close()
+        for earlier in self._before:
+            earlier.unlink()
 
     def _text(self, name: str, values: Mapping[str, Any]) -> None:
         lines = ["| key | value |", "| --- | --- |", *_rows(values)]

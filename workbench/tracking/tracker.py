@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from workbench import files
-from workbench.errors import Problem, TrackingError
+from workbench.errors import Problem, TrackingError, UserError
 from workbench.tracking.record import Closing, Opening, Point
 
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -37,8 +37,10 @@ class Tracker(Protocol):
 class Worded:
     """A tracker whose library's errors are told in words: they are no defects of ours."""
 
-    def __init__(self, tracker: Tracker, name: str) -> None:
-        self._tracker, self._name = tracker, name
+    def __init__(self, make: Callable[[], Tracker], name: str) -> None:
+        self._name = name
+        with self._told():
+            self._tracker = make()
 
     @property
     def address(self) -> str | None:
@@ -68,10 +70,13 @@ class Worded:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:  # whatever a library raises
             reason = next(iter(str(error).strip().splitlines()), "")
             found = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-            raise TrackingError(Problem(self._name, found, "`workbench publish` sends everything again")) from error
+            advice = "once that is mended, `workbench publish` sends everything"
+            raise TrackingError(Problem(self._name, found, advice)) from error
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rich.table import Table
 from workbench import llama_cpp
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import local
-from workbench.runs import create, exports
+from workbench.runs import create, exports, ingredients, soundness
 from workbench.runs.exports import Asked
 from workbench.runs.run import Run
 from workbench.verbs import terminal
@@ -25,9 +25,13 @@ from workbench.visible import markup
 def export(name: str, out: Path | None, gguf: str | None, adapter_only: bool, root: Path) -> None:
     """Write an export, or find it; ends with status 3 where a shipped form fails."""
     run = create.finished_run(root, name)
-    asked = Asked(merged=not adapter_only, gguf=gguf.lower() if gguf else None)
+    soundness.refuse_damaged([run])
+    ingredients.refuse_another_base(run)
+    asked = Asked(merged=not adapter_only, gguf=gguf.lower() if gguf is not None else None)
     _refuse_nonsense(run, asked)
-    target = (out or run.path.parent / "exports" / run.name).absolute()
+    target = (out or run.path.parent / "exports" / run.name).resolve()  # a link may lead to a larger disk
+    if target.is_relative_to(run.path.resolve()):
+        raise RunError(Problem(str(target), "lies in the run's own directory", "name another directory with --out"))
     console = terminal.console()
     known = _known(target)
     if known is not None and known["made_from"] == exports.made_from(run, asked) and exports.is_whole(target, known):
@@ -48,11 +52,11 @@ def _refuse_nonsense(run: Run, asked: Asked) -> None:
     """What can be said before anything starts."""
     if not run.resolved().trains:
         raise RunError(Problem(run.name, "trained nothing", "it is the base as it is: there is nothing to export"))
-    if not asked.merged and asked.gguf:
+    if not asked.merged and asked.gguf is not None:
         raise RunError(Problem("--gguf", "is made from the merged model", "leave --adapter-only away"))
     if not asked.merged and not (run.adapter / "adapter_config.json").exists():
         raise RunError(Problem("--adapter-only", "the run trained every weight: it has no adapter", "leave it away"))
-    if asked.gguf:
+    if asked.gguf is not None:
         llama_cpp.find(asked.gguf)
 
 
@@ -69,8 +73,8 @@ def _known(target: Path) -> dict[str, Any] | None:
         raise RunError(Problem(str(target), "is there, and is no export", "name another directory with --out"))
     foreign = exports.foreign(target, report) if report else []
     if foreign:
-        advice = "move them away, or name another directory with --out"
-        raise RunError(Problem(str(target), f"holds files that no export wrote (such as {foreign[0]})", advice))
+        found = f"holds what no export wrote, or what was changed since: {', '.join(foreign[:6])}"
+        raise RunError(Problem(str(target), found, "move that away, or name another directory with --out"))
     return report
 
 

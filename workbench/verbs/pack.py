@@ -56,19 +56,21 @@ def _asked(names: Sequence[str], overrides: Sequence[str], root: Path) -> Asked:
     if not names:
         raise RunError(Problem("pack", "names nothing", "workbench pack STUDY|RUN..., or --check FILE"))
     files = [normal(studies.find(Path(name))) for name in names if studies.is_study(Path(name))]
-    others = [name for name in names if not studies.is_study(Path(name))]
+    others = [create.named_run(root, name) for name in names if not studies.is_study(Path(name))]
     if overrides and not files:
         raise RunError(Problem(f"--set {overrides[0]}", "a run is frozen", "it is for the arms of a study"))
     made = {file: plan(studies.load(file), root, overrides) for file in files}
-    return Asked(made, [create.named_run(root, name) for name in others], overrides)
+    return Asked(made, list(dict.fromkeys(others)), overrides)
 
 
-def check(file: Path) -> None:
+def check(file: Path, names: Sequence[str]) -> None:
     """Say whether an archive holds what it lists, all of it and nothing else.
 
     Raises:
-        RunError: with everything that is wrong.
+        RunError: with everything that is wrong; or there are names of what might be packed as well.
     """
+    if names:
+        raise RunError(Problem("--check", f"looks at {file} alone, not at {names[0]}", "leave the name away"))
     console = terminal.console()
     with Progress(console) as progress, _Megabytes(progress, "check", None) as read:
         found = archive.check(file, read)

@@ -38,7 +38,7 @@ def prefetch(file: Path, overrides: Sequence[str], root: Path) -> None:
     console.print(f"prefetching into {markup(str(store))} ...", style="dim")
     with tempfile.TemporaryDirectory() as folder:  # a command line takes only so many bytes
         asked = Path(folder) / "recipes.json"
-        files.write_json(asked, [one.model_dump(mode="json") for one in from_hub])
+        files.write_json(asked, {"recipes": [one.model_dump(mode="json") for one in from_hub]})
         sys.exit(local.run_bench("workbench.worker.prefetch", str(asked), environment=stores.environment(store)))
 
 

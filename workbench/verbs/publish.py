@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from rich.table import Table
 
 from workbench import documents, files
 from workbench.compare.folder import VERDICT, is_judged
-from workbench.errors import Problem, RunError
+from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import local, showing
 from workbench.launch.showing import Shown
 from workbench.recipe.load import tracking_over
 from workbench.recipe.trackers import NAMES, asked, mode
 from workbench.recipe.tracking import Tracking, Wandb
-from workbench.runs import create, ledger
+from workbench.runs import create, ledger, soundness
 from workbench.runs.run import Run
 from workbench.study import load as studies
 from workbench.study.plan import resolved_arms
@@ -55,8 +55,8 @@ def publish(name: str, overrides: Sequence[str], dry_run: bool, root: Path) -> N
 
 def _of_run(name: str, overrides: Sequence[str], root: Path) -> _Wanted:
     run = create.named_run(root, name)
-    _refuse_unfinished([run])
-    return _Wanted(_or_wandb(tracking_over(run.resolved().recipe.tracking, overrides)), [Shown(run)])
+    _refuse_unready([run])
+    return _Wanted(_first_named([tracking_over(run.resolved().recipe.tracking, overrides)]), [Shown(run)])
 
 
 def _of_study(path: Path, overrides: Sequence[str], root: Path) -> _Wanted:
@@ -72,18 +72,29 @@ def _of_study(path: Path, overrides: Sequence[str], root: Path) -> _Wanted:
         raise RunError(Problem(loaded.name, "has no verdict yet", advice))
     arms = files.read_json(folder / VERDICT)["arms"]
     shown = [Shown(Run(root / run), loaded.name, arm["name"]) for arm in arms for run in arm["runs"]]
-    _refuse_unfinished([one.run for one in shown])
-    asking = (one.recipe.tracking for one in resolved_arms(loaded, overrides) if asked(one.recipe.tracking))
-    return _Wanted(_or_wandb(next(asking, Tracking())), shown, folder)
+    _refuse_unready([one.run for one in shown])
+    return _Wanted(_first_named(one.recipe.tracking for one in resolved_arms(loaded, overrides)), shown, folder)
 
 
-def _or_wandb(tracking: Tracking) -> Tracking:
-    """Where no tracker is named at all, W&B."""
-    named = any(getattr(tracking, kind) is not None for kind in NAMES)
-    return tracking if named else Tracking(wandb=Wandb())
+def _first_named(several: Iterable[Tracking]) -> Tracking:
+    """The first in which a tracker is named; where none is at all, W&B.
+
+    Raises:
+        RunError: the only one that is named is disabled.
+    """
+    named = (tracking for tracking in several if any(getattr(tracking, kind) is not None for kind in NAMES))
+    tracking = next(named, Tracking(wandb=Wandb()))
+    if not asked(tracking):
+        found, advice = (
+            "is disabled, and no other tracker is named",
+            "--set tracking.wandb.mode=offline, or another one",
+        )
+        raise RunError(Problem("tracking.wandb.mode", found, advice))
+    return tracking
 
 
-def _refuse_unfinished(runs: Sequence[Run]) -> None:
+def _refuse_unready(runs: Sequence[Run]) -> None:
+    """Only what is finished and sound can be shown."""
     problems = []
     for run in runs:
         state = ledger.state(run) if run.path.is_dir() else "missing"
@@ -93,18 +104,21 @@ def _refuse_unfinished(runs: Sequence[Run]) -> None:
             problems.append(Problem(run.name, f"is {state}", "only a finished run can be published"))
     if problems:
         raise RunError(problems)
+    soundness.refuse_damaged(runs)
 
 
 def _show(console: Console, wanted: _Wanted, root: Path) -> None:
     """Hand everything to every tracker.
 
     Raises:
-        SystemExit: one of them failed; the others were asked all the same.
+        SystemExit: one of them failed (the others were asked all the same), or it was stopped.
     """
     status = 0
     for kind in asked(wanted.tracking):
         line = showing.arguments(kind, wanted.tracking, wanted.shown, root, study=wanted.study)
         failed = local.run_bench(showing.MODULE, *line)
+        if failed in (ExitStatus.INTERRUPTED, ExitStatus.PREEMPTED):
+            sys.exit(failed)
         status = status or failed
         if not failed:
             _tell(console, kind, wanted)

@@ -17,7 +17,7 @@ from workbench.compare.report import words
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import local
 from workbench.recipe.resolved import Resolved
-from workbench.runs import create, ingredients, manifest, planner, repeats
+from workbench.runs import create, ingredients, manifest, planner, repeats, soundness
 from workbench.runs.run import Run
 from workbench.verbs import terminal
 from workbench.visible import markup
@@ -48,6 +48,7 @@ def reproduce(name: str, root: Path) -> None:
         status = local.train(again)
         if status:
             sys.exit(status)
+    soundness.refuse_damaged([again])
     found = reproduction.figures(original, again)
     files.write_json(again.reproduction, found)
     _show(console, found)
@@ -65,6 +66,7 @@ def _made_of(original: Run) -> Resolved:
     """
     if not original.is_finished():
         raise RunError(Problem(original.name, "is not finished", f"workbench train {original.path} finishes it"))
+    soundness.refuse_damaged([original])
     resolved = original.resolved()
     if not resolved.trains and resolved.suite is None:
         found = "neither trains anything nor is scored on anything"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import tempfile
@@ -134,7 +133,7 @@ def generate(name: str, prompt: str | None, tokens: int, root: Path) -> None:
     prompts = _prompts(prompt)
     with tempfile.TemporaryDirectory() as folder:  # a command line takes only so many bytes
         asked = Path(folder) / "prompts.json"
-        asked.write_text(json.dumps(prompts), encoding="utf-8")
+        files.write_json(asked, {"prompts": prompts})
         status = local.run_bench("workbench.worker.generate", str(run.path), str(asked), str(tokens))
     sys.exit(status)
 

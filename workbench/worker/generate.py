@@ -29,7 +29,7 @@ def main() -> int:
         from workbench.worker.setup import set_up, settle
 
         run = Run(Path(sys.argv[1]))
-        prompts, tokens = files.read_json(Path(sys.argv[2])), int(sys.argv[3])
+        prompts, tokens = files.read_json(Path(sys.argv[2]))["prompts"], int(sys.argv[3])
         resolved = run.resolved()
         progress = Progress()
         settle(run, resolved)

@@ -33,7 +33,7 @@ def main() -> int:
         from workbench.progress import Progress
         from workbench.recipe.resolved import Resolved
 
-        asked = files.read_json(Path(sys.argv[1]))
+        asked = files.read_json(Path(sys.argv[1]))["recipes"]
         recipes = [Resolved.model_validate(values, strict=False) for values in asked]
         with Progress() as progress:
             brought, problems = _fetch(recipes, progress)

@@ -22,7 +22,7 @@ from workbench.plan.cost import Work, forward_flops, training_flops
 from workbench.progress import Progress
 from workbench.recipe import pin
 from workbench.recipe.schema import Dpo, Full, Lora, Qlora
-from workbench.runs import planner
+from workbench.runs import planner, soundness
 from workbench.runs.run import Run
 from workbench.tracking.followers import Followers
 from workbench.training import checkpoints, energy, memory, sharding, speed, trainers
@@ -238,7 +238,7 @@ def _prove(bench: Bench) -> None:
         del model
         gc.collect()
     fresh = proof.logits(results.load(loading, run.adapter), rows)
-    facts = proof.prove_saved(trained, fresh, base, loading.dtype)
+    facts = proof.prove_saved(trained, fresh, base, loading.dtype) | {"files": soundness.result_files(run)}
     files.write_json(run.proof, files.read_json(run.training)["proof"] | facts)
     error = facts["saved_against_memory"]
     close = "exactly" if error == 0 else f"within {error:.1g} of their spread"

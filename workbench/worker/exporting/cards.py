@@ -44,7 +44,7 @@ def front_matter(facts: Facts, folder: str) -> str:
     known = licence.id in _HUB_LICENCES
     method = facts.resolved.recipe.method.name
     metadata = ModelCardData(
-        base_model=None if facts.base_is_random else facts.base_name,
+        base_model=facts.base_name if facts.is_hub and not facts.base_is_random else None,  # the hub looks it up
         library_name="peft" if folder == "adapter" else "transformers",
         license=licence.id if known else "other",
         license_name=None if known else licence.id,
@@ -79,7 +79,7 @@ def _introduction(facts: Facts, folder: str) -> str:
     what = {
         "adapter": f"An adapter (method `{recipe.method.name}`) for {_base_link(facts)}",
         "merged": f"{_base_link(facts)} with an adapter (method `{recipe.method.name}`) merged into it",
-        "model": f"A model of {_base_link(facts)}'s architecture, {_start(facts)} in every weight",
+        "model": f"A model of {_base_link(facts)}'s architecture, {_start(facts)}",
         "gguf": f"{_base_link(facts)}, trained by `{recipe.method.name}`, as one GGUF file",
     }[folder]
     return (
@@ -89,7 +89,7 @@ def _introduction(facts: Facts, folder: str) -> str:
 
 
 def _start(facts: Facts) -> str:
-    return "trained from random weights" if facts.base_is_random else "trained on from its weights"
+    return "all of it trained from random weights" if facts.base_is_random else "all of its weights trained further"
 
 
 def _base_link(facts: Facts) -> str:
@@ -111,7 +111,8 @@ def _score_table(facts: Facts) -> str:
     for suite, tasks in facts.scores.items():
         for task, result in tasks.items():
             base = facts.base_scores.get(suite, {}).get(task)
-            lines.append(f"| {suite}/{task} | {result['metric']} | {_scored(result)} | {_scored(base)} |")
+            better = "" if result["higher_is_better"] else " (lower is better)"
+            lines.append(f"| {suite}/{task} | {result['metric']}{better} | {_scored(result)} | {_scored(base)} |")
     return "\n".join(lines) + "\n\nOf the result as the run scored it, not of other forms. Seeds: one."
 
 
@@ -137,6 +138,8 @@ def _base(facts: Facts) -> str:
         return f"{_base_link(facts)} at revision `{base['revision']}`."
     start = " Its weights were random: only its configuration and tokenizer were used." if facts.base_is_random else ""
     named = f"A local directory, `{facts.base_name}`, known by its files.{start}"
+    if facts.base_is_embedded:
+        named = f"`{facts.base_name}`, the small base that comes with workbench itself.{start}"
     return f"{named}\n\n{_hashes(base['files'])}"
 
 
@@ -164,7 +167,7 @@ def _cost(facts: Facts) -> str:
         (
             f"- compute: {cost['training_flops']:.4g} FLOPs over {cost['tokens']:,} tokens in {cost['steps']:,} steps",
             f"- time: {cost['device_seconds']:,.1f} device seconds on {cost['devices']} x {facts.resolved.target.name}",
-            f"- energy: {energy} (source: {cost['energy_source']})",
+            f"- energy: {energy} ({cost.get('energy_note') or cost['energy_source']})",
             f"- money: {money} (source: {cost['price_source'] or 'none'})",
             f"- peak memory: {cost['peak_memory_bytes'] / 2**30:.2f} GiB",
         )
@@ -173,10 +176,13 @@ def _cost(facts: Facts) -> str:
 
 def _proof(facts: Facts) -> str:
     proved = facts.proof
+    error = proved["saved_against_memory"]
+    close = "exactly the trained model's logits"
+    if error:
+        close = f"logits within {error:.2g} of their spread of the trained model's (tolerance {proved['tolerance']:g})"
     line = (
         f"{proved['moved']} of {proved['places']} trained places moved, {proved['trained_parameters']:,} parameters. "
-        f"The saved files, loaded afresh, gave logits within {proved['saved_against_memory']:.2g} of their spread of "
-        f"the trained model's (tolerance {proved['tolerance']:g})"
+        f"The saved files, loaded afresh, gave {close}"
     )
     moved = proved.get("saved_against_base")
     return f"{line}, and {moved:.3g} away from the base's." if moved is not None else f"{line}."

@@ -82,6 +82,17 @@ class Facts:
         """Whether nothing of the base's weights was taken."""
         return self.resolved.recipe.base.init == "random"
 
+    @property
+    def base_is_embedded(self) -> bool:
+        """Whether the base is the one that comes with workbench."""
+        return self.resolved.base.row == "embedded"
+
+    @property
+    def opening_text(self) -> str:
+        """What stood before every text that was trained on as it stands (as `data.rendering` writes it)."""
+        system = self.resolved.recipe.data.system
+        return system.rstrip("\n") + "\n" if system and self.resolved.recipe.data.template == "plain" else ""
+
     def recipe(self) -> str:
         """The recipe as it was asked for, names in the place of paths; where it was shown is nobody's business."""
         values = yaml.safe_load(self.run.recipe_file.read_text(encoding="utf-8"))

@@ -13,16 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workbench import bases, files, llama_cpp, saving
+from workbench import bases, files, llama_cpp, saving, secrecy
 from workbench.bases import Loading
+from workbench.errors import BaseError, Problem
 from workbench.evaluation.equivalence import Kind
 from workbench.methods import merging, proof, results
-from workbench.runs import exports
+from workbench.runs import exports, soundness
 from workbench.worker.exporting import cards, ollama, report
 from workbench.worker.exporting.comparing import Comparison, Form
 from workbench.worker.exporting.facts import Facts
 from workbench.worker.setup import Bench
 
+_WEIGHTS = (".safetensors", ".gguf")
 _LEGAL = ("LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
@@ -72,8 +74,10 @@ class Making:
 
     def _adapter(self) -> None:
         target = self._folder / "adapter"
+        target.mkdir()
         with saving.told(target):
-            shutil.copytree(self._bench.run.adapter, target)
+            for name in soundness.proved_files(self._bench.run):  # and nothing that somebody else put there
+                shutil.copyfile(self._bench.run.adapter / name, target / name)
             self._tokenizer.save_pretrained(str(target))
         path = target / "adapter_config.json"
         name, revision = self._facts.base_name, self._facts.resolved.base.revision
@@ -129,7 +133,8 @@ class Making:
         facts = self._facts
         for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
             for path in (path for pattern in _LEGAL for path in self._loading.directory.glob(pattern)):
-                shutil.copyfile(path, folder / path.name)
+                if path.is_file():
+                    shutil.copyfile(path, folder / path.name)
             files.write_text(folder / "README.md", cards.card(facts, folder.name, words))
             if folder.name != "adapter":
                 start = next((f"./{path.name}" for path in folder.glob("*.gguf")), ".")
@@ -139,6 +144,8 @@ class Making:
         files.write_json(
             self._folder / exports.REPORT, {**words, "made_from": made, "files": exports.contents(self._folder)}
         )
+        texts = (path for path in self._folder.rglob("*") if path.is_file() and path.suffix not in _WEIGHTS)
+        secrecy.refuse(sorted(texts), lambda path: path.relative_to(self._folder).as_posix())
 
 
 def _as_trained(bench: Bench) -> Any:
@@ -156,5 +163,9 @@ def _read_gguf(path: Path, loading: Loading) -> Any:
     Raises:
         BaseError: it does not know the architecture, or reads it wrongly.
     """
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
-        return bases.load_model(replace(loading, gguf=path, dtype="fp32"))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that nothing else turns off
+            return bases.load_model(replace(loading, gguf=path, dtype="fp32"))
+    except BaseError as error:
+        found = error.problems[0].found.replace(str(path), path.name)
+        raise BaseError(Problem(path.name, f"transformers cannot read the file: {found}")) from error

@@ -25,12 +25,13 @@ def modelfile(facts: Facts, bench: Bench, start: str, folder: Path) -> str:
     stops = sorted(bench.tokenizer.convert_ids_to_tokens(token) for token in renderer.end_ids)
     system = facts.resolved.recipe.data.system
     lines = [f"FROM {start}"]
-    if bench.template is None and system is None:
-        lines += ["# Trained on the texts as they stand: the prompt is all there is.", 'TEMPLATE """{{ .Prompt }}"""']
+    if bench.template is None:
+        lines.append("# Trained on the texts as they stand.")
+        lines.append(f'TEMPLATE """{"{{ .System }}" if system else ""}{{{{ .Prompt }}}}"""')
     else:
         lines.append(_NO_TEMPLATE)
-    if system is not None:
-        lines.append(f'SYSTEM """{system}"""')
+    if system:
+        lines.append(f'SYSTEM """{_quoted(facts.opening_text or system)}"""')
     lines.append(f"PARAMETER num_ctx {facts.context}")
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
     lines.append(f'LICENSE """{_licence(facts, folder)}"""')
@@ -40,4 +41,9 @@ def modelfile(facts: Facts, bench: Bench, start: str, folder: Path) -> str:
 def _licence(facts: Facts, folder: Path) -> str:
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("LICENSE*"))]
     named = [f"{one.name} {one.url or ''}".strip() for one in facts.licences]
-    return "\n".join([*named, *facts.notes(), *texts]).replace('"""', "'''")  # they would end the quotation
+    return _quoted("\n".join([*named, *facts.notes(), *texts]))
+
+
+def _quoted(text: str) -> str:
+    """A text between three quotes, which it must not end."""
+    return text.replace('"""', "'''")

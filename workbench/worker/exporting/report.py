@@ -84,9 +84,12 @@ def warning(found: Mapping[str, Any]) -> str:
 def page(found: Mapping[str, Any]) -> str:
     """EQUIVALENCE.md."""
     reference, compared = found["reference"], found["compared"]
+    error = reference["saved_against_memory"]
+    away = f"its logits are {error:.2g} of their spread away from the trained model's" if error else (
+        "its logits are exactly the trained model's"
+    )  # fmt: skip
     facts = [
-        f"Reference: {reference['what']}, as the run `{found['run']}` was scored; loaded from files, its logits are "
-        f"{reference['saved_against_memory']:.2g} of their spread away from the trained model's.",
+        f"Reference: {reference['what']}, as the run `{found['run']}` was scored; loaded from files, {away}.",
         f"Compared on {compared['tokens']:,} tokens: {compared['source']}.",
     ]
     if reference["effect"]:
@@ -103,12 +106,16 @@ def page(found: Mapping[str, Any]) -> str:
         )
     reasons = [f"### {one['form']}: {one['verdict']}\n\n" + _listed(_details(one)) for one in found["forms"]]
     title = f"# Are the forms of {found['title']} the same model? {found['verdict'].upper()}"
+    if not found["forms"]:
+        return f"# {found['title']}: the adapter alone\n\n{table(found)}\n\n{_listed(facts)}\n"
     parts = [title, warning(found).strip(), _listed(facts), table(found), *reasons, _METHOD]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _details(one: Mapping[str, Any]) -> list[str]:
     found = list(one["reasons"])
+    if not one["shipped"] and one["verdict"] == "fail":
+        found.append("looked at only, not shipped: do not make this of the merged model")
     if one.get("largest_lead"):
         found.append(
             f"where the likeliest tokens differ, the reference put its own before the other by at most "

@@ -18,8 +18,7 @@ def text(facts: Facts, folder: str) -> str:
             "merged model."
         )
     code = _adapter(facts) if folder == "adapter" else _plain(facts)
-    where = "the folder of this file" if folder != "adapter" or facts.is_hub else "the folder of this file and the base"
-    return f"In Python, from {where}:\n\n```python\n{code}```"
+    return f"In Python, in the folder of this file:\n\n```python\n{code}```"
 
 
 def _plain(facts: Facts) -> str:
@@ -42,11 +41,14 @@ def _adapter(facts: Facts) -> str:
             f"    bnb_4bit_use_double_quant={method.double_quantization}, bnb_4bit_compute_dtype={dtype},\n)\n"
         )
     option = ', quantization_config=four_bit, device_map="auto"' if bits else ""
-    note = "" if facts.is_hub else "  # where you keep the base; the sha256 of its files stand below"
+    base, embedded = f'"{facts.base_name}"', ""
+    if facts.base_is_embedded:
+        base, embedded = "resources.embedded_base()", "from workbench import resources\n"
+    note = "" if facts.is_hub or embedded else "  # where you keep the base; the sha256 of its files stand below"
     return (
         "import torch\nfrom peft import PeftModel\n"
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer{library}\n\n"
-        f'base = "{facts.base_name}"{note}\n{bits}'
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{library}\n{embedded}\n"
+        f"base = {base}{note}\n{bits}"
         f"model = AutoModelForCausalLM.from_pretrained(base{revision}, dtype={dtype}{option}{_trust(facts)})\n"
         f'model = PeftModel.from_pretrained(model, ".").eval()\n{_asked(facts)}'
     )
@@ -59,7 +61,8 @@ def _trust(facts: Facts) -> str:
 def _asked(facts: Facts) -> str:
     data = facts.resolved.recipe.data
     if data.template == "plain":
-        prompt = 'asked = tokenizer("Once upon a time", return_tensors="pt")  # trained on texts as they stand\n'
+        text = f"{facts.opening_text}Once upon a time"
+        prompt = f'asked = tokenizer({text!r}, return_tensors="pt")  # trained on texts as they stand\n'
     else:
         system = f'{{"role": "system", "content": {data.system!r}}}, ' if data.system else ""
         prompt = (
