@@ -99,7 +99,7 @@ def _base_link(facts: Facts) -> str:
 def _equivalence(found: Mapping[str, Any]) -> str:
     reference, compared = found["reference"], found["compared"]
     return (
-        f"Held against {reference['what']} on {compared['tokens']:,} tokens ({compared['source']}):\n\n"
+        f"Held against {reference['what']} on {compared['tokens']:,} tokens, {compared['source']}:\n\n"
         f"{report.table(found)}\n\nLimits, reasons and intervals: EQUIVALENCE.md and equivalence.json of the export."
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from workbench.recipe.schema import Qlora
 from workbench.worker.exporting.facts import Facts
 
@@ -59,14 +62,13 @@ def _trust(facts: Facts) -> str:
 
 
 def _asked(facts: Facts) -> str:
-    data = facts.resolved.recipe.data
+    data, text = facts.resolved.recipe.data, "Once upon a time"
     if data.template == "plain":
-        text = f"{facts.opening_text}Once upon a time"
-        prompt = f'asked = tokenizer({text!r}, return_tensors="pt")  # trained on texts as they stand\n'
+        prompt = f'asked = tokenizer({_literal(facts.opening_text + text)}, return_tensors="pt")  # no chat template\n'
     else:
-        system = f'{{"role": "system", "content": {data.system!r}}}, ' if data.system else ""
+        system = [{"role": "system", "content": data.system}] if data.system else []
         prompt = (
-            f'messages = [{system}{{"role": "user", "content": "Once upon a time"}}]\n'
+            f"messages = {_literal([*system, {'role': 'user', 'content': text}])}\n"
             "asked = tokenizer.apply_chat_template(\n"
             '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)\n'
         )
@@ -76,3 +78,8 @@ def _asked(facts: Facts) -> str:
         '    input_ids=asked["input_ids"], attention_mask=asked["attention_mask"], max_new_tokens=32\n)\n'
         "print(tokenizer.decode(made[0]))\n"
     )
+
+
+def _literal(value: Any) -> str:
+    """Texts, and lists and dictionaries of them, are written in Python as in JSON."""
+    return json.dumps(value, ensure_ascii=False)
