@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from wandb_files import offline_run
+
+from workbench import files
+from workbench.runs.run import Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
@@ -94,6 +98,31 @@ def test_the_table_of_arms_shows_what_the_study_gives(quickstart: tuple[Path, st
         shown = re.search(rf"^\| {row} \| ([\d.]+) % \|", README, re.M)
         assert shown is not None, row
         assert abs(float(shown[1]) - 100 * scores(verdict, "facts")[arm]) <= POINTS, row
+
+
+@pytest.mark.slow
+def test_the_study_stands_whole_in_the_records_that_wandb_keeps(quickstart: tuple[Path, str]) -> None:
+    """Read back from the `.wandb` files: every step once, axes, config, summary, items and artifacts of every run."""
+    place, _ = quickstart
+    done = run("workbench publish recipes/studies/quickstart-study.yaml --set tracking.wandb.mode=offline", place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = verdict_in(place / "runs" / "studies")
+    for arm in verdict["arms"]:
+        for name in arm["runs"]:
+            one, directory = offline_run(place / "runs" / name), Run(place / "runs" / name)
+            steps = [row["step"] for row in files.read_jsonl(directory.metrics)]
+            walked = [row["train/step"] for row in one.history if "train/loss" in row]
+            assert walked == steps == [*range(1, len(steps) + 1)], name
+            assert one.history[-1]["task/facts/exact_match"] == one.summary["task/facts/exact_match"]
+            assert {"heldout/biographies/bits_per_byte", "train/flops"} <= one.history[-1].keys()
+            assert one.axes["heldout/*"] == "train/flops" and one.axes["train/loss"] == "train/tokens"
+            assert (one.started.run_group, one.config["run/study"]) == (arm["name"], "quickstart-study")
+            assert len(one.table("items")["data"]) == one.summary["items/shown"] == 950
+            kinds = {artifact.type for artifact in one.artifacts.values()} - {"run_table"}  # the library's own
+            assert kinds == ({"base", "dataset", "model", "run"} if steps else {"base", "run"}), name
+    study = offline_run(place / "runs" / "studies" / "quickstart-study")
+    assert study.summary["study/sentence"] == verdict["sentence"]
+    assert [row[0] for row in study.table("arms")["data"]] == [arm["name"] for arm in verdict["arms"]]
 
 
 def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
