@@ -488,6 +488,16 @@ def test_what_is_no_pack_is_told(tmp_path: Path, workbench: Workbench, content: 
     assert workbench("pack", "--check", "none.tar.gz").status == 2
 
 
+def test_a_list_that_never_ends_is_no_list(tmp_path: Path, workbench: Workbench) -> None:
+    content = b"[" * 100_000
+    made = entry("PACK.json")
+    made.size = len(content)
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+        archive.addfile(made, io.BytesIO(content))
+    outcome = workbench("pack", "--check", "x.tar.gz")
+    assert outcome.status == 2 and "is no list of files" in outcome.output
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 

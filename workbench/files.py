@@ -58,9 +58,7 @@ def unwritable(path: Path, error: OSError) -> Problem:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = f"free some space, or {advice}"
     reason = error.strerror or str(error)
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a tree: each file with its reason
-        reason = str(error.args[0][0][-1])
-    elif error.errno is None:  # numpy's words
+    if error.errno is None:  # numpy's words
         reason += " (is the disk full?)"
     return Problem(str(path), f"cannot be written: {reason}", advice)
 
@@ -106,6 +104,10 @@ def _whole_lines_bytes(stream: BinaryIO) -> int:
     return 0
 
 
+DAMAGED = "put it back as it was, or remove what it belongs to and make that again"
+"""What to do about a damaged file, where nothing more is known of it."""
+
+
 class _Object(dict[str, Any]):
     """An object of a file of ours. A key that is not there is damage of the file, and no defect of who asks for it."""
 
@@ -115,10 +117,6 @@ class _Object(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise RunError(Problem(self._place, f"is damaged: it has no {key!r}", DAMAGED))
-
-
-DAMAGED = "put it back as it was, or remove what it belongs to and make that again"
-"""What to do about a damaged file, where nothing more is known of it."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -131,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise RunError(Problem(str(path), f"cannot be read: {error.strerror}", DAMAGED)) from error
-    return _object(content, str(path))
+    return parse_object(content, str(path))
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -146,23 +144,22 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith(b"\n"):
                     return
-                yield read_row(line, f"{path}:{number}")
+                yield parse_object(line, f"{path}:{number}")
     except FileNotFoundError:
         return
     except OSError as error:
         raise RunError(Problem(str(path), f"cannot be read: {error.strerror}", DAMAGED)) from error
 
 
-def read_row(line: bytes, place: str) -> dict[str, Any]:
-    """One line of a JSONL file.
+def parse_object(content: bytes, place: str) -> dict[str, Any]:
+    """The JSON object that a file, or a line of one, holds.
+
+    Args:
+        place: what the file or line is called in messages.
 
     Raises:
-        RunError: as `read_jsonl`.
+        RunError: it holds none; also when a key is asked of it that it does not have.
     """
-    return _object(line, place)
-
-
-def _object(content: bytes, place: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -28,7 +28,7 @@ def flaw(path: Path) -> str | None:
         return "it was not finished"
     try:
         sealed = files.read_json(path / SEAL)["files"].items()
-    except (RunError, TypeError, KeyError, AttributeError):
+    except (RunError, AttributeError):
         return "its seal is damaged"
     for name, sha256 in sealed:
         file = path / name

@@ -27,7 +27,7 @@ class Scored:
     @property
     def results(self) -> dict[str, Any]:
         """Its metrics, and what they were taken under."""
-        return dict(files.read_json(self.run.results(self.suite)))
+        return files.read_json(self.run.results(self.suite))
 
 
 @dataclass(frozen=True)

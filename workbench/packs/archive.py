@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,9 +169,9 @@ def _held_against_the_list(path: Path, archive: tarfile.TarFile, read: Read) -> 
     if first is None or stream is None or first.size > _LARGEST_MANIFEST_BYTES:
         raise RunError(Problem(str(path), f"is damaged, or no pack: it does not begin with {MANIFEST}"))
     try:
-        manifest = json.loads(stream.read())
+        manifest = files.parse_object(stream.read(), MANIFEST)
         listed = {name: Digest(facts["sha256"], facts["bytes"]) for name, facts in manifest["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (RunError, KeyError, TypeError, AttributeError):
         raise RunError(Problem(str(path), f"is damaged, or no pack: {MANIFEST} is no list of files")) from None
     problems: list[Problem] = []
     seen = {MANIFEST}

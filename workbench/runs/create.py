@@ -145,5 +145,10 @@ def finished_run(root: Path, name: str) -> Run:
     """
     run = named_run(root, name)
     if not run.is_finished():
-        raise RunError(Problem(run.name, "is not finished", f"workbench train {run.path} finishes it"))
+        raise RunError(unfinished(run))
     return run
+
+
+def unfinished(run: Run) -> Problem:
+    """The problem of a run that did not come to its end."""
+    return Problem(run.name, "is not finished", f"workbench train {run.path} finishes it")

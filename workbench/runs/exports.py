@@ -47,7 +47,7 @@ def report_in(folder: Path) -> dict[str, Any] | None:
         found = files.read_json(folder / REPORT)
     except RunError:
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return found if found.get("format") == FORMAT else None
 
 
 def is_whole(folder: Path, report: dict[str, Any]) -> bool:

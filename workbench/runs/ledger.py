@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,10 +115,7 @@ def last_rows(run: Run, count: int) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     whole = lines[1 if start else 0 : -1]  # what stands before the first and after the last newline may be torn
-    try:
-        return [json.loads(line) for line in whole[-count:]]
-    except ValueError as error:
-        raise RunError(Problem(str(run.metrics), f"is damaged: {error}")) from error
+    return [files.parse_object(line, str(run.metrics)) for line in whole[-count:]]
 
 
 def base_of(run: Run) -> Run | None:

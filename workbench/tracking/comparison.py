@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from workbench.compare.folder import verdict_in
 from workbench.compare.report import words
 from workbench.runs.run import Run
 from workbench.tracking import record, study_record, vocabulary
@@ -89,7 +90,7 @@ def compare(folder: Path, root: Path) -> Comparison:
         folder: of its verdict.
         root: where its runs are.
     """
-    verdict = study_record.verdict_of(folder)
+    verdict = verdict_in(folder)
     arms = {arm["name"]: [str(run) for run in arm["runs"]] for arm in verdict["arms"]}
     keys = keys_of([Run(root / run) for runs in arms.values() for run in runs])
     scores = _scores(verdict, keys)

@@ -33,7 +33,7 @@ class Tail:
             return
         whole = content[: content.rfind(b"\n") + 1]
         self._at += len(whole)
-        yield from (files.read_row(line, str(self._path)) for line in whole.splitlines())
+        yield from (files.parse_object(line, str(self._path)) for line in whole.splitlines())
 
 
 def follow(run: Run, place: Placement, tracker: Tracker, ended: Callable[[], bool], notes: Notes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench import __version__, files
-from workbench.compare.folder import EVIDENCE, REPORT, VERDICT
+from workbench.compare.folder import EVIDENCE, REPORT, VERDICT, verdict_in
 from workbench.tracking import vocabulary
 from workbench.tracking.record import Artifact, Closing, Opening, Point, Table, cut, plain
 
@@ -19,14 +19,9 @@ _CONTRAST = ("task", "arm", "against", "word", "difference", "low", "high", "p_a
              "smallest_resolvable", "suggestive", "confounded")  # fmt: skip
 
 
-def verdict_of(folder: Path) -> dict[str, Any]:
-    """The study's verdict."""
-    return dict(files.read_json(folder / VERDICT))
-
-
 def opening(folder: Path) -> Opening:
     """Of a judged study."""
-    verdict = verdict_of(folder)
+    verdict = verdict_in(folder)
     return Opening(
         id=f"study-{plain(verdict['name'])}",
         group=verdict["name"],
@@ -47,7 +42,7 @@ def opening(folder: Path) -> Opening:
 
 def closing(folder: Path) -> Closing:
     """Of a judged study."""
-    verdict, evidence = verdict_of(folder), files.read_json(folder / EVIDENCE)
+    verdict, evidence = verdict_in(folder), files.read_json(folder / EVIDENCE)
     counts: vocabulary.Values = {
         "study/arms": len(verdict["arms"]),
         "study/runs": sum(len(arm["runs"]) for arm in verdict["arms"]),

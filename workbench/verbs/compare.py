@@ -76,7 +76,7 @@ def _refuse_unscored(runs: Sequence[Run], suite: str) -> None:
     problems = []
     for run in runs:
         if not run.is_finished():
-            problems.append(Problem(run.name, "is not finished", f"workbench train {run.recipe_file} finishes it"))
+            problems.append(create.unfinished(run))
         elif not run.results(suite).exists():
             advice = f"workbench eval {run.name} --suite {suite}"
             problems.append(Problem(run.name, f"was not scored on {suite}", advice))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workbench import documents, files
-from workbench.compare.folder import VERDICT, is_judged
+from workbench.compare.folder import is_judged, verdict_in
 from workbench.errors import ExitStatus, Problem, RunError
 from workbench.launch import local, showing
 from workbench.launch.showing import Shown
@@ -70,7 +70,7 @@ def _of_study(path: Path, overrides: Sequence[str], root: Path) -> _Wanted:
     if not is_judged(folder):
         advice = f"workbench study {documents.display(path)}{terminal.elsewhere(root)}"
         raise RunError(Problem(loaded.name, "has no verdict yet", advice))
-    arms = files.read_json(folder / VERDICT)["arms"]
+    arms = verdict_in(folder)["arms"]
     shown = [Shown(Run(root / run), loaded.name, arm["name"]) for arm in arms for run in arm["runs"]]
     _refuse_unready([one.run for one in shown])
     return _Wanted(_first_named(one.recipe.tracking for one in resolved_arms(loaded, overrides)), shown, folder)

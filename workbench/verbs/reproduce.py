@@ -35,7 +35,7 @@ _SHOWN = {
 def reproduce(name: str, root: Path) -> None:
     """Find what the run was made of, train it again (or go on with that), and hold the two side by side."""
     console = terminal.console()
-    original = create.named_run(root, name)
+    original = create.finished_run(root, name)
     resolved = _made_of(original)
     wanted = repeats.planned_again(original, resolved, root)
     again = wanted.find(root)
@@ -64,8 +64,6 @@ def _made_of(original: Run) -> Resolved:
     Raises:
         RunError: with everything that is not there, or is not what it was.
     """
-    if not original.is_finished():
-        raise RunError(Problem(original.name, "is not finished", f"workbench train {original.path} finishes it"))
     soundness.refuse_damaged([original])
     resolved = original.resolved()
     if not resolved.trains and resolved.suite is None:

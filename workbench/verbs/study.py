@@ -141,7 +141,7 @@ def _cost(made: Plan, one: StudyRun) -> dict[str, Any] | None:
     run = one.find(made.root)
     if run is None or not run.is_finished():
         return None
-    return dict(files.read_json(run.cost))
+    return files.read_json(run.cost)
 
 
 def _planned(one: StudyRun) -> dict[str, Any]:
